@@ -1,0 +1,128 @@
+"""Model cards: what the spec says, what the paper states, and figures of a meta build. Imports no torch if it can.
+
+Figures of catalogue models are read from `figures.json` beside the specs, keyed by what they depend on; for any other
+spec, or one changed by --set, they are computed on the spot, which imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ditzoo.specs import ModelSpec, shape
+
+FIGURES_FILE = "figures.json"
+
+
+class Figures(BaseModel):
+    """What one forward pass of one sample costs. MACs are multiply-adds, which the DiT paper calls Gflops."""
+
+    key: str
+    parameters: int
+    macs: int
+    tokens: int
+    weight_bytes: int
+    activation_bytes: int
+
+
+def figures_key(spec: ModelSpec) -> str:
+    """Hash everything that the figures depend on: the parts with parameters, and the latent size."""
+    parts = [spec.backbone, spec.conditioning, spec.prompt]
+    text = json.dumps([part.model_dump(mode="json", exclude={"names"}) for part in parts] + [list(spec.latent_size())], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=8)
+def _stored(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        return {values["key"]: values for values in json.loads(path.read_text(encoding="utf-8")).values()}
+    except (OSError, ValueError, KeyError, AttributeError):
+        return {}  # an absent or damaged cache costs time, not truth: the figures are computed
+
+
+def figures_of(spec: ModelSpec, folder: Path) -> Figures:
+    """Return the figures of a spec: from the catalogue folder if they are there, else computed from a meta build."""
+    stored = _stored(folder / FIGURES_FILE).get(figures_key(spec))
+    if stored is not None:
+        return Figures.model_validate(stored)
+    from ditzoo.figures import figures
+
+    return figures(spec)
+
+
+def card(spec: ModelSpec, folder: Path) -> dict[str, Any]:
+    """Return a model's card as plain data."""
+    found = figures_of(spec, folder)
+    return {
+        "name": spec.name,
+        "summary": spec.card.summary,
+        "aliases": list(spec.aliases),
+        "size": list(spec.pixel_size()),
+        "latent": [spec.backbone.in_channels, *spec.latent_size()],
+        "parameters": found.parameters,
+        "gmacs": round(found.macs / 1e9, 3),
+        "tokens": found.tokens,
+        "weight_bytes": found.weight_bytes,
+        "activation_bytes": found.activation_bytes,
+        "weights": spec.weights.model_dump(mode="json", exclude_none=True) if spec.weights else None,
+        "card": {name: value for name, value in spec.card.model_dump(mode="json").items() if value},
+        "spec": spec.model_dump(mode="json", exclude={"card"}),
+    }
+
+
+def render(data: dict[str, Any]) -> str:
+    """Write a card as text for a terminal."""
+    spec, told = data["spec"], data["card"]
+    slots = ("backbone", "conditioning", "prompt", "schedule", "sampler", "codec")
+    lines = [data["name"] + (f": {data['summary']}" if data["summary"] else "")]
+    if data["aliases"]:
+        lines.append(f"  also {', '.join(data['aliases'])}")
+    lines += ["", "Parts"] + [f"  {slot:<14}{_fields(spec[slot])}" for slot in slots]
+    lines += [
+        f"  {'guidance':<14}{_fields(spec['guidance'])}",
+        "",
+        "Computed from a meta build, one sample, fp32",
+        f"  {'pixels':<14}{shape(data['size'])}, latent {shape(data['latent'])}, {data['tokens']} tokens",
+        f"  {'parameters':<14}{data['parameters'] / 1e6:,.2f} M ({megabytes(data['weight_bytes'])})",
+        f"  {'GMACs':<14}{data['gmacs']:,.2f} (multiply-adds, which the DiT paper calls Gflops)",
+        f"  {'activations':<14}{megabytes(data['activation_bytes'])} at the peak",
+        "",
+        "Weights",
+        f"  {_weights(data['weights'])}",
+    ]
+    for title in ("published", "measured"):
+        if told.get(title):
+            lines += ["", title.capitalize()] + [f"  {name}: {value}" for name, value in told[title].items()]
+    for title in ("paper", "license", "data", "training", "notes"):
+        if told.get(title):
+            lines += ["", f"{title.capitalize()}: {told[title]}"]
+    return "\n".join(lines)
+
+
+def _fields(part: dict[str, Any]) -> str:
+    words = [str(part["kind"])] if "kind" in part else []
+    for name, value in part.items():
+        if name == "kind" or value is None or value == ():
+            continue
+        long = isinstance(value, list) and len(value) > 4
+        text = f"({len(value)})" if long else shape(value) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else value
+        words.append(f"{name}={text}")
+    return " ".join(words)
+
+
+def _weights(weights: dict[str, Any] | None) -> str:
+    if weights is None:
+        return "none: an architecture to train, or to draw from with --random-weights"
+    return f"file {weights['file']}" if "file" in weights else f"hub {weights['repo']}" + (
+        f" at {weights['revision']}" if "revision" in weights else ""
+    )
+
+
+def megabytes(count: int) -> str:
+    """Write a count of bytes as MiB or GiB."""
+    return f"{count / 2**30:,.2f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

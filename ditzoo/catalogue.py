@@ -1,0 +1,132 @@
+"""Catalogues: folders of model specs, one TOML file each, and the names by which people ask for them.
+
+A file's stem is its model's name; `aliases` in it are other spellings. Files are read when asked for and never
+validated here. Sources other than the catalogue are written out: `hf-hub:owner/repo@revision`, `local-dir:path`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ditzoo.errors import PluginError, SpecError, UnknownNameError, suggest
+
+SOURCES = ("hf-hub:", "local-dir:")
+
+
+@dataclass
+class Catalogue:
+    """Model specs of the loaded plugins, by name."""
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    recipes: dict[str, Path] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+
+    def joined(self, folders: Iterable[Path], owner: str) -> Catalogue:
+        """Return this catalogue with the specs of more folders; a name claimed twice is an error naming both."""
+        paths, recipes, owners = dict(self.paths), dict(self.recipes), dict(self.owners)
+        for folder in folders:
+            if not folder.is_dir():
+                raise PluginError(f"catalogue folder {folder} does not exist")
+            for path in sorted(folder.glob("*.toml")):
+                if path.stem in paths:
+                    raise PluginError(f"model '{path.stem}' is claimed by {owner} and by {owners[path.stem]}")
+                paths[path.stem], owners[path.stem] = path, owner
+            recipes |= {path.stem: path for path in sorted(folder.glob("recipes/*.toml"))}
+        return Catalogue(paths, recipes, owners)
+
+    @cached_property
+    def aliases(self) -> dict[str, list[str]]:
+        """Names by lower-case alias; a list, because two plugins may spell alike."""
+        found: dict[str, list[str]] = {}
+        for name, path in self.paths.items():
+            for alias in (name, *self.read(path).get("aliases", ())):
+                found.setdefault(alias.lower(), []).append(name)
+        return found
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Return the names that match a wildcard pattern, in natural order (`dit-s-8` before `dit-s-10`)."""
+        return sorted(fnmatch.filter(self.paths, pattern))
+
+    def search(self, words: Iterable[str]) -> list[str]:
+        """Return the names of the models whose name, aliases or card hold every word."""
+        wanted = [word.lower() for word in words]
+        texts = {name: f"{name} {self.read(path)}".lower() for name, path in self.paths.items()}
+        return sorted(name for name, text in texts.items() if all(word in text for word in wanted))
+
+    def find(self, name: str, hint: str = "") -> Path:
+        """Return the file of a name or alias; raise with near names, or with the right spelling of a source."""
+        if name in self.paths:
+            return self.paths[name]
+        known = self.aliases.get(name.lower(), [])
+        if len(set(known)) == 1:
+            return self.paths[known[0]]
+        if known:
+            raise UnknownNameError(f"'{name}' is an alias of {' and '.join(sorted(set(known)))}; write one of these")
+        if Path(name).exists() or "/" in name:
+            raise UnknownNameError(
+                f"'{name}' is no name of the catalogue{suggest(name, self.aliases)} "
+                f"For a folder write 'local-dir:{name}', for a hub repository 'hf-hub:{name}'"
+            )
+        raise UnknownNameError(
+            f"no model '{name}' in the catalogue{suggest(name, self.aliases)} ('ditzoo list' shows all {len(self.paths)}){hint}"
+        )
+
+    @staticmethod
+    def read(path: Path) -> dict[str, Any]:
+        """Return the raw data of a spec file, with its name filled in from the file's stem."""
+        data = read_toml(path)
+        if data.setdefault("name", path.stem) != path.stem:
+            raise SpecError(f"{path}: the file is called '{path.stem}' but its name says '{data['name']}'; make them one")
+        return data
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; raise `SpecError` that names the file if it is missing or malformed."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SpecError(f"no file {path}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SpecError(f"cannot read {path}: {error}") from error
+
+
+def override(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Lay settings `a.b=value` over nested data and return the result; the input stays as it is.
+
+    Values are TOML (`3`, `true`, `[1, 2]`, `"text"`), and anything else is a string. Setting a `kind`, or a whole part
+    to a word, drops the fields of the part that stood there: they belong to the old kind.
+    """
+    result = dict(data)
+    for setting in settings:
+        path, found, text = setting.partition("=")
+        if not found or not path.strip():
+            raise SpecError(f"--set takes path.to.field=value, found '{setting}'")
+        *tables, leaf = path.strip().split(".")
+        value = _parse(text.strip())
+        target = result
+        for table in tables:
+            inner = target.get(table, {})
+            if not isinstance(inner, Mapping):
+                raise SpecError(f"--set {setting}: '{table}' is {inner!r}, which has no field '{leaf}'")
+            target[table] = dict(inner)
+            target = target[table]
+        old = target.get(leaf)
+        if leaf == "kind" and target.get("kind") != value:
+            target.clear()
+        if isinstance(old, Mapping) and "kind" in old and isinstance(value, str):
+            value = {"kind": value} if value != old["kind"] else old
+        target[leaf] = value
+    return result
+
+
+def _parse(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,46 @@
+"""The command line: parse, call, print. Results go to stdout, everything else to stderr.
+
+Exit codes: 0 done, 1 interrupted or failed in a way that nobody foresaw, 2 bad input, told in one line.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ditzoo.errors import DitzooError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="ditzoo")
+def commands() -> None:
+    """ditzoo: diffusion transformers by name, from parts that compose."""
+
+
+def main() -> None:
+    """Run the command line; turn what a person can cause into one line and exit code 2."""
+    from ditzoo.cli import looking, making
+
+    looking.add_to(commands)
+    making.add_to(commands)
+    try:
+        commands.main(standalone_mode=False)
+    except DitzooError as error:
+        fail(str(error))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def fail(message: str) -> None:
+    """Print each line of an error and exit with 2."""
+    for line in message.splitlines():
+        click.echo(f"error: {line}", err=True)
+    sys.exit(2)

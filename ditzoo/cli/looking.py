@@ -1,0 +1,155 @@
+"""Commands that look and make nothing: list, search, show, check, plugins, env. None needs weights."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+from ditzoo.cli.options import json_option, open_zoo, print_columns, print_json, set_option
+from ditzoo.errors import UnknownNameError
+from ditzoo.zoo import Zoo, kind_of
+
+PACKAGES = ("ditzoo", "torch", "diffusers", "accelerate", "safetensors", "huggingface-hub", "transformers", "pydantic", "pluggy", "einops")
+VARIABLES = ("DITZOO_PLUGINS", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+
+
+def add_to(group: click.Group) -> None:
+    """Add these commands to the command line."""
+    for command in (list_, search, show, check, plugins, env):
+        group.add_command(command)
+
+
+@click.command("list")
+@click.argument("pattern", default="*")
+@click.option("--with-weights", is_flag=True, help="Only models whose trained weights are known.")
+@json_option
+def list_(pattern: str, with_weights: bool, as_json: bool) -> None:
+    """List the models whose name matches PATTERN (wildcards: * ? [])."""
+    zoo = open_zoo()
+    names = zoo.catalogue.names(pattern)
+    if not names:
+        raise UnknownNameError(f"no model matches '{pattern}' ('ditzoo list' shows all {len(zoo.catalogue.paths)})")
+    _print_names(zoo, names, with_weights, as_json)
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True)
+@json_option
+def search(words: tuple[str, ...], as_json: bool) -> None:
+    """Search names, aliases and cards for all of WORDS."""
+    zoo = open_zoo()
+    names = zoo.catalogue.search(words)
+    if not names:
+        raise UnknownNameError(f"nothing in the catalogue speaks of '{' '.join(words)}' ('ditzoo list' shows all models)")
+    _print_names(zoo, names, False, as_json)
+
+
+def _print_names(zoo: Zoo, names: list[str], with_weights: bool, as_json: bool) -> None:
+    rows = []
+    for name in names:
+        data = zoo.catalogue.read(zoo.catalogue.paths[name])
+        weights = data.get("weights", {})
+        source = "shipped" if "file" in weights else "hub" if weights else "-"
+        if weights or not with_weights:
+            rows.append({"name": name, "weights": source, "summary": data.get("card", {}).get("summary", "")})
+    if as_json:
+        print_json(rows)
+    else:
+        print_columns([("NAME", "WEIGHTS", "SUMMARY"), *((row["name"], row["weights"], row["summary"]) for row in rows)])
+
+
+@click.command()
+@click.argument("name")
+@set_option
+@json_option
+def show(name: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Show a model's card: parts, parameters, GMACs, memory, published and measured figures."""
+    from ditzoo.cards import card, render
+    from ditzoo.sources import resolve
+
+    data = card(*resolve(name, open_zoo(), settings))
+    print_json(data) if as_json else click.echo(render(data))
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@set_option
+@json_option
+def check(names: tuple[str, ...], settings: tuple[str, ...], as_json: bool) -> None:
+    """Check that the parts of models fit together. NAMES are catalogue names, local-dir:PATH or SPEC.toml."""
+    from ditzoo.errors import DitzooError, SpecError
+    from ditzoo.sources import resolve
+
+    zoo = open_zoo()
+    report: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            spec, _ = resolve(name, zoo, settings)
+            parts = {slot: getattr(spec, slot).kind for slot in ("backbone", "conditioning", "prompt", "schedule", "sampler", "codec")}
+            report.append({"name": name, "ok": True, "parts": parts, "problems": []})
+        except DitzooError as error:
+            report.append({"name": name, "ok": False, "problems": str(error).splitlines()})
+    if as_json:
+        print_json(report)
+    else:
+        for row in report:
+            if row["ok"]:
+                click.echo(f"{row['name']}: ok ({', '.join(f'{slot} {kind}' for slot, kind in row['parts'].items())})")
+    problems = [problem for row in report for problem in row["problems"]]
+    if problems:
+        raise SpecError("\n".join(problems))
+
+
+@click.command()
+@json_option
+def plugins(as_json: bool) -> None:
+    """List the installed plugins, what each offers, and those that were left out and why."""
+    zoo = open_zoo()
+    rows = []
+    for plugin in zoo.plugins.values():
+        parts: dict[str, list[str]] = {}
+        for part in plugin.parts:
+            parts.setdefault(part.slot, []).append(kind_of(part))
+        models = sum(len(list(folder.glob("*.toml"))) for folder in plugin.folders)
+        rows.append({"name": plugin.name, "origin": plugin.origin, "parts": parts, "models": models})
+    if as_json:
+        print_json({"plugins": rows, "failures": zoo.failures})
+        return
+    table = [("PLUGIN", "FROM", "OFFERS")]
+    for row in rows:
+        offers = [f"{slot}: {', '.join(kinds)}" for slot, kinds in row["parts"].items()]  # type: ignore[attr-defined]
+        table.append((str(row["name"]), str(row["origin"]), "; ".join(offers + ([f"{row['models']} models"] if row["models"] else []))))
+    print_columns(table)
+
+
+@click.command()
+@json_option
+def env(as_json: bool) -> None:
+    """Print versions and settings for a bug report."""
+    zoo = open_zoo()
+    data: dict[str, Any] = {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "plugins": {plugin.name: plugin.origin for plugin in zoo.plugins.values()},
+        "failures": zoo.failures,
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+    if as_json:
+        print_json(data)
+        return
+    flat = [(name, str(data[name])) for name in ("python", "platform", "cpus")]
+    print_columns([*flat, *data["packages"].items(), *((f"plugin {n}", o) for n, o in data["plugins"].items()), *data["variables"].items()])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

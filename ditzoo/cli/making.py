@@ -1,0 +1,92 @@
+"""Commands that make something: sample, train. Torch is imported once everything that can be checked without it has been."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ditzoo.cli.options import json_option, open_zoo, print_json, set_option
+
+
+def add_to(group: click.Group) -> None:
+    """Add these commands to the command line."""
+    for command in (sample, train):
+        group.add_command(command)
+
+
+@click.command()
+@click.argument("name")
+@click.option("-l", "--label", "labels", multiple=True, help="Class to draw, by name or number. Repeatable.")
+@click.option("-p", "--prompt", "prompts", multiple=True, help="Text to draw, for models that read text. Repeatable.")
+@click.option("-n", "--num-images", type=int, help="How many pictures in all.")
+@click.option("--num-images-per-prompt", type=int, default=1, show_default=True, help="How many of each label or prompt.")
+@click.option("--steps", type=int, help="Steps of the sampler.")
+@click.option("-g", "--guidance-scale", type=float, help="Classifier-free guidance; 1 is none.")
+@click.option("--height", type=int, help="Height in pixels.")
+@click.option("--width", type=int, help="Width in pixels.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Picture i depends on (seed, i) alone.")
+@click.option("--batch-size", type=int, help="Pictures that go through the network at once.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one, else cpu.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@click.option("--random-weights", is_flag=True, help="Draw from fresh weights: noise, but the whole machine runs.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for pictures, grid and sidecar. Default: samples/NAME.")
+@set_option
+@json_option
+def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None, **request: Any) -> None:
+    """Draw pictures from NAME: a catalogue name, local-dir:PATH or SPEC.toml.
+
+    Writes a PNG each, a labelled grid, and samples.json, whose command makes the same pictures again.
+    """
+    from ditzoo.files import writable_folder
+    from ditzoo.request import adjusted, requested
+    from ditzoo.sources import resolve, weights_path
+
+    zoo = open_zoo()
+    spec, folder = resolve(name, zoo, settings)
+    spec = adjusted(
+        spec, steps=request["steps"], guidance_scale=request["guidance_scale"], height=request["height"], width=request["width"]
+    )
+    items = requested(
+        spec,
+        class_labels=list(request["labels"]) or None,
+        prompt=list(request["prompts"]) or None,
+        num_images=request["num_images"],
+        each=request["num_images_per_prompt"],
+    )
+    if not request["random_weights"]:
+        weights_path(spec, folder)
+    out = writable_folder(out or Path("samples") / spec.name)
+
+    from ditzoo.drawing import draw
+
+    report = draw(spec, folder, items, out, name=name, settings=settings, request=request)
+    print_json(report) if as_json else click.echo(f"{len(items)} samples and {report['grid']}")
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the run. Default: runs/NAME.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the folder, or start if there is none.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+@set_option
+@json_option
+def train(recipe: str, out: Path | None, resume: bool, quiet: bool, settings: tuple[str, ...], as_json: bool) -> None:
+    """Train by RECIPE: a TOML file, or the name of a recipe that ships.
+
+    Runs in one process, or in several under 'accelerate launch -m ditzoo train RECIPE'.
+    """
+    from ditzoo.training.recipe import read_recipe
+
+    declared = read_recipe(recipe, open_zoo(), settings)
+
+    from ditzoo.training.loop import train as follow
+
+    folder = follow(declared, out or Path("runs") / declared.name, resume=resume, quiet=quiet)
+    if as_json:
+        print_json({"model": f"local-dir:{folder}", "recipe": declared.name, "digest": declared.digest()})
+    else:
+        click.echo(f"local-dir:{folder}")
+        click.echo(f"next: ditzoo sample local-dir:{folder}", file=sys.stderr)

@@ -1,0 +1,37 @@
+"""What several commands share: options, opening the zoo, printing JSON and columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from ditzoo.zoo import Zoo
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+set_option = click.option(
+    "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Lay a value over the spec, as sampler.kind=heun. Repeatable."
+)
+
+
+def open_zoo() -> Zoo:
+    """Open the installed zoo and tell of the plugins that were left out."""
+    zoo = Zoo.installed(warn=False)
+    for line in zoo.failure_lines():
+        click.echo(f"warning: {line}", err=True)
+    return zoo
+
+
+def print_json(data: Any) -> None:
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows as left-aligned columns; the last is as long as it likes."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,283 @@
+"""The working pieces: what each part's `build` returns, and the data that flows between them.
+
+Shapes: B rows of a batch, C latent channels, N tokens, L prompt tokens, D width, `*S` the latent axes
+((H, W) for an image, (T, H, W) for video).
+
+Time `t` runs from 1 (noise) to 0 (data): `x_t = alpha(t) x_0 + sigma(t) eps`. Pixels are in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ditzoo.denoiser import Denoiser
+    from ditzoo.noise import Noise
+
+
+@dataclass(frozen=True)
+class Cond:
+    """What the prompt says, a row a picture: a pooled vector, tokens, and which tokens count (True)."""
+
+    vec: Tensor  # (B, D)
+    tokens: Tensor  # (B, L, D); L may be 0
+    mask: Tensor | None = None  # (B, L) bool; None: all count
+
+    def rows(self, index: Tensor | slice) -> Cond:
+        return _map_rows(self, index)
+
+    @staticmethod
+    def cat(conds: Sequence[Cond]) -> Cond:
+        """Join the rows of several; shorter token lists are padded with masked tokens."""
+        longest = max(cond.tokens.shape[1] for cond in conds)
+        same = all(cond.tokens.shape[1] == longest and cond.mask is None for cond in conds)
+        padded = conds if same else [cond.padded(longest) for cond in conds]
+        return Cond(
+            torch.cat([cond.vec for cond in padded]),
+            torch.cat([cond.tokens for cond in padded]),
+            None if same else torch.cat([cond.mask for cond in padded if cond.mask is not None]),
+        )
+
+    def padded(self, length: int) -> Cond:
+        """Return the same prompt with `length` tokens, the added ones masked out."""
+        batch, held, width = self.tokens.shape
+        mask = self.mask if self.mask is not None else self.tokens.new_ones(batch, held, dtype=torch.bool)
+        return Cond(
+            self.vec,
+            torch.cat([self.tokens, self.tokens.new_zeros(batch, length - held, width)], 1),
+            torch.cat([mask, mask.new_zeros(batch, length - held)], 1),
+        )
+
+
+class Residual(NamedTuple):
+    """The difference of two streams: what some blocks added."""
+
+    tokens: Tensor
+    context: Tensor | None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What flows between the blocks of a backbone. Blocks return a new stream with `tokens` (and `context`) changed."""
+
+    tokens: Tensor  # (B, N, D)
+    time: Tensor  # (B, D) embedded time
+    cond: Cond
+    grid: tuple[int, ...]  # tokens on each latent axis
+    context: Tensor | None = None  # (B, L, D) a second stream, for blocks that change the prompt's tokens too
+    vec: Tensor | None = None  # (B, D) what modulates, made from time and prompt by the conditioning
+    positions: Tensor | None = None  # shared by all rows: (N, D) table or rotary angles
+
+    def rows(self, index: Tensor | slice) -> Stream:
+        """Take rows of the batch; what all rows share stays."""
+        return _map_rows(self, index)
+
+    def __sub__(self, earlier: Stream) -> Residual:
+        both = self.context is not None and earlier.context is not None
+        return Residual(self.tokens - earlier.tokens, self.context - earlier.context if both else None)  # type: ignore[operator]
+
+    def __add__(self, residual: Residual) -> Stream:
+        context = self.context
+        if context is not None and residual.context is not None:
+            context = context + residual.context
+        return replace(self, tokens=self.tokens + residual.tokens, context=context)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything that this stream keeps alive."""
+        held = [getattr(self, f.name) for f in fields(self)] + [getattr(self.cond, f.name) for f in fields(self.cond)]
+        return sum(tensor.nbytes for tensor in held if isinstance(tensor, Tensor))
+
+
+Record = TypeVar("Record", Cond, Stream)
+
+
+def _map_rows(record: Record, index: Tensor | slice) -> Record:
+    changed: dict[str, Any] = {}
+    for f in fields(record):
+        value = getattr(record, f.name)
+        if f.name != "positions" and isinstance(value, Tensor):
+            changed[f.name] = value[index]
+        elif isinstance(value, Cond):
+            changed[f.name] = value.rows(index)
+    return replace(record, **changed)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One look at the data: x_0 and the noise that the network sees in x_t.
+
+    `variance` is the learned interpolation of Improved DDPM (Nichol and Dhariwal 2021, eq. 15), 0 for the posterior's
+    variance and 1 for beta, in log space; None where the network does not learn it. It is a fraction and not a
+    variance because the two ends depend on the step that a sampler takes.
+    """
+
+    x0: Tensor  # (B, C, *S)
+    eps: Tensor  # (B, C, *S)
+    variance: Tensor | None = None  # (B, C, *S)
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """What a backbone lends to the conditioning for one block: makers of its sub-layers, called as often as needed.
+
+    `attention()` makes a module called as `attention(tokens, stream)`; `mlp()` one called as `mlp(tokens)`.
+    """
+
+    width: int
+    heads: int
+    attention: Callable[[], nn.Module]
+    mlp: Callable[[], nn.Module]
+    eps_attention: float = 1e-6
+    eps_mlp: float = 1e-6
+
+
+class Conditioning(nn.Module, ABC):
+    """How time and prompt reach the tokens: it makes the blocks and the head's modulation of a backbone."""
+
+    @abstractmethod
+    def block(self, parts: BlockParts) -> nn.Module:
+        """Make the module that runs one block: `Stream -> Stream`."""
+
+    @abstractmethod
+    def head_norm(self, width: int, eps: float = 1e-6) -> nn.Module:
+        """Make the norm before the head's linear layer, called as `norm(tokens, stream)`."""
+
+    def enter(self, stream: Stream) -> Stream:
+        """Prepare the stream for the first block: add tokens, or make the vector that modulates."""
+        return stream
+
+    def leave(self, stream: Stream) -> Stream:
+        """Undo on the way to the head what `enter` added to the tokens."""
+        return stream
+
+
+class Backbone(nn.Module, ABC):
+    """A network over tokens as pure functions; no state between calls, no guidance inside.
+
+    `run(0, a)` then `run(a, b)` equals `run(0, b)` bit for bit. `exits` are the depths trained to be read out;
+    `stages` the depths at which the stream's layout changes (none by default).
+    """
+
+    blocks: nn.ModuleList
+    exits: tuple[int, ...] = ()
+    stages: tuple[int, ...] = ()
+
+    @property
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    @abstractmethod
+    def begin(self, x: Tensor, t: Tensor, cond: Cond) -> Stream:
+        """Make tokens of latents x (B, C, *S) at model time t (B,), rows of which may differ."""
+
+    @abstractmethod
+    def head(self, stream: Stream, exit: int | None = None) -> Tensor:
+        """Read the native prediction (B, C or 2C, *S); `exit` picks an exit's own parameters, if it has any."""
+
+    def run(self, stream: Stream, lo: int, hi: int) -> Stream:
+        """Run blocks [lo, hi)."""
+        for block in islice(self.blocks, lo, hi):
+            stream = block(stream)
+        return stream
+
+    def forward(self, x: Tensor, t: Tensor, cond: Cond, depth: int | None = None) -> Tensor:
+        return self.head(self.run(self.begin(x, t, cond), 0, self.depth if depth is None else depth), exit=depth)
+
+
+class Prompt(nn.Module, ABC):
+    """Turns what was asked for into `Cond`, and knows its null."""
+
+    @abstractmethod
+    def encode(self, items: Sequence[Any]) -> Cond:
+        """Encode items as `PromptSpec.parse` returns them, a row each."""
+
+    @abstractmethod
+    def null(self, batch: int) -> Cond:
+        """Return the prompt that asks for nothing."""
+
+    def drop(self, items: Sequence[Any], uniform: Tensor) -> Sequence[Any]:
+        """Replace items by the null one for training, given `uniform` (B,) in [0, 1); by default none is."""
+        return items
+
+
+class Schedule(ABC):
+    """Noise over time. Everything foreign (integer steps, scaled or reversed times) is converted here.
+
+    `count` is the number of trained noise levels where time is discrete, else None.
+    """
+
+    count: int | None = None
+
+    @abstractmethod
+    def times(self, steps: int) -> Tensor:
+        """Return (steps + 1,) float64 times, strictly falling, from noise to 0."""
+
+    @abstractmethod
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha and sigma at t, float64 in t's shape."""
+
+    @abstractmethod
+    def model_time(self, t: Tensor) -> Tensor:
+        """Return what the network is fed at t."""
+
+    @abstractmethod
+    def split(self, out: Tensor, x: Tensor, t: Tensor) -> Prediction:
+        """Read the network's output at x and t (scalar or (B,)) as a prediction."""
+
+    @abstractmethod
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Return what the network should put out in its first C channels at t (B,): the inverse of `split`."""
+
+    @abstractmethod
+    def draw(self, uniform: Tensor) -> Tensor:
+        """Turn uniform numbers in [0, 1), (B,), into training times (B,)."""
+
+
+class Denoise(Protocol):
+    """What a sampler sees of the model."""
+
+    def __call__(self, x: Tensor, t: Tensor) -> Prediction: ...
+
+
+class Sampler(ABC):
+    """Walks from noise to data. No state is kept: one sampler may serve any number of runs at once."""
+
+    @abstractmethod
+    def trajectory(
+        self, denoise: Denoise, x: Tensor, schedule: Schedule, steps: int, noise: Noise
+    ) -> Iterator[Tensor]:
+        """Yield x after each step, from x at the first of `schedule.times(steps)` to data."""
+
+    def evaluations(self, steps: int) -> int:
+        """Return how often the denoiser is called in `steps` steps."""
+        return steps
+
+    def prepare(self, denoiser: Denoiser) -> Denoiser:
+        """Return the denoiser to use; a sampler with a depth policy of its own lays it in here."""
+        return denoiser
+
+
+class Codec(ABC):
+    """Pixels (B, 3 or 1, *S) in [-1, 1] to latents (B, C, *S) and back."""
+
+    @abstractmethod
+    def encode(self, pixels: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+
+class Dataset(Protocol):
+    """Items by index: `{"pixels": (C, *S) float32 in [-1, 1], "item": what the prompt encodes}`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...

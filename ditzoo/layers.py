@@ -1,0 +1,134 @@
+"""Layers that more than one backbone is made of: patches, positions, time, attention, MLP, modulation.
+
+Shapes: B rows, C channels, N tokens, D width, H heads, `*S` latent axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ditzoo.interfaces import Stream
+
+
+def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
+    """Cut (B, C, *S) into tokens (B, N, C * prod(patch)), channels slowest: the order of a convolution's weight."""
+    outer, inner = _axes(len(patch))
+    pattern = f"b c {' '.join(f'({o} {i})' for o, i in zip(outer, inner, strict=True))} -> b ({' '.join(outer)}) (c {' '.join(inner)})"
+    return rearrange(x, pattern, **dict(zip(inner, patch, strict=True)))
+
+
+def unpatchify(tokens: Tensor, grid: Sequence[int], patch: Sequence[int]) -> Tensor:
+    """Lay tokens (B, N, prod(patch) * C), channels fastest as the published DiT has them, out as (B, C, *S)."""
+    outer, inner = _axes(len(patch))
+    pattern = f"b ({' '.join(outer)}) ({' '.join(inner)} c) -> b c {' '.join(f'({o} {i})' for o, i in zip(outer, inner, strict=True))}"
+    return rearrange(tokens, pattern, **dict(zip(outer, grid, strict=True)), **dict(zip(inner, patch, strict=True)))
+
+
+def _axes(rank: int) -> tuple[list[str], list[str]]:
+    return [f"o{axis}" for axis in range(rank)], [f"i{axis}" for axis in range(rank)]
+
+
+def frequencies(values: Tensor, dim: int, *, max_period: float = 10_000.0, shift: float = 0.0) -> Tensor:
+    """Return cosines and sines of values (N,) at `dim // 2` falling frequencies: two tensors (N, dim // 2), float64.
+
+    The frequencies are max_period ** -(i / (dim/2 - shift)); shift 0 is Vaswani et al. 2017 and the published DiT,
+    shift 1 is what diffusers' DiT computes.
+    """
+    half = dim // 2
+    rates = torch.exp(
+        torch.arange(half, dtype=torch.float64, device=values.device) * (-math.log(max_period) / (half - shift))
+    )
+    angles = values.double()[:, None] * rates  # (N, half)
+    return angles.cos(), angles.sin()
+
+
+def sincos_table(grid: Sequence[int], dim: int, *, scale: Sequence[float] | None = None) -> Tensor:
+    """Return the sine-cosine position table (N, dim) of a grid, fp32, computed in float64.
+
+    The width is shared out evenly among the axes, the last axis first (in two dimensions: columns, then rows), each as
+    [sin, cos]: the table of MAE (He et al. 2021) and of the published DiT. `scale` multiplies each axis' positions.
+    """
+    if dim % (2 * len(grid)):
+        raise ValueError(f"width {dim} is not divisible by {2 * len(grid)}, as a table over {len(grid)} axes needs")
+    scale = scale or [1.0] * len(grid)
+    axes = [torch.arange(n, dtype=torch.float64) * s for n, s in zip(grid, scale, strict=True)]
+    mesh = torch.meshgrid(*axes, indexing="ij")
+    parts = []
+    for positions in reversed(mesh):
+        cos, sin = frequencies(positions.flatten(), dim // len(grid))
+        parts += [sin, cos]
+    return torch.cat(parts, dim=1).float()
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Scale and shift tokens x (B, N, D) by vectors (B, D): x * (1 + scale) + shift."""
+    return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
+
+
+class TimeEmbedding(nn.Module):
+    """Model time (B,) to (B, D): cosines and sines, then a two-layer MLP with SiLU (published DiT)."""
+
+    def __init__(self, width: int, *, frequency_dim: int = 256, shift: float = 0.0) -> None:
+        super().__init__()
+        self.frequency_dim, self.shift = frequency_dim, shift
+        self.fc1 = nn.Linear(frequency_dim, width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, t: Tensor) -> Tensor:
+        cos, sin = frequencies(t, self.frequency_dim, shift=self.shift)
+        table = torch.cat([cos, sin], dim=1).to(self.fc1.weight.dtype)
+        return self.fc2(F.silu(self.fc1(table)))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, or cross-attention where `context` is given; q, k, v are separate parameters."""
+
+    def __init__(self, width: int, heads: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v = (nn.Linear(width, width, bias=bias) for _ in range(3))
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, stream: Stream | None = None, *, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """x (B, N, D), context (B, L, D), mask (B, N or L) of the keys that count -> (B, N, D)."""
+        source = x if context is None else context
+        q, k, v = (
+            rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in (self.q(x), self.k(source), self.v(source))
+        )
+        keep = None if mask is None else mask[:, None, None, :]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+        return self.out(rearrange(out, "b h n d -> b n (h d)"))
+
+
+class Mlp(nn.Module):
+    """Linear, tanh-approximated GELU, linear."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+def init_linears(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for every linear layer inside, as the published DiT begins."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def zero_linear(layer: nn.Linear) -> None:
+    """Set a linear layer to put out zeros."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

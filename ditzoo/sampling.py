@@ -1,0 +1,163 @@
+"""From model to pictures: checks the request, draws noise, walks the sampler, decodes.
+
+Arguments have diffusers' names. Everything is checked before the first evaluation of the network.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ditzoo.denoiser import Denoiser, Ledger, guided
+from ditzoo.errors import SamplingError, suggest
+from ditzoo.noise import Noise
+from ditzoo.request import adjusted, requested
+from ditzoo.specs import ModelSpec, shape
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ditzoo.assemble import Model
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+LARGEST_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What `sample` returns: `images` in the asked form, what each was asked for, and what the run has spent."""
+
+    images: Any
+    items: list[Any]
+    captions: list[str]
+    seed: int | None
+    ledger: Ledger = field(repr=False, default_factory=Ledger)
+
+
+def sample(
+    model: Model,
+    *,
+    class_labels: Any = None,
+    prompt: Any = None,
+    num_images: int | None = None,
+    num_images_per_prompt: int = 1,
+    height: int | None = None,
+    width: int | None = None,
+    num_frames: int | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    seed: int | None = None,
+    first_index: int = 0,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    latents: Tensor | None = None,
+    batch_size: int | None = None,
+    output_type: str = "pil",
+    return_dict: bool = True,
+    callback_on_step_end: Callable[[int, float, Tensor], None] | None = None,
+    count_macs: bool = False,
+    **unknown: Any,
+) -> Samples | tuple[Any]:
+    """Draw samples from a model.
+
+    Args:
+        class_labels, prompt: what to draw, one or a list; which of the two a model takes is its prompt's affair.
+        num_images: how many to draw where nothing was asked for.
+        height, width, num_frames: size in pixels; the default is the spec's.
+        num_inference_steps, guidance_scale: the spec's where None. Scale 1 is no guidance.
+        seed: picture i is drawn from (seed, first_index + i) alone, whatever the batch. Default 0.
+        generator: a list, one a picture; or one for all, which draws the batch as diffusers does. Instead of `seed`.
+        latents: (B, C, *S) noise to start from; a stochastic sampler still draws from seed or generator.
+        batch_size: how many go through the network at once; all by default.
+        output_type: `pil`, `np` (B, H, W, C in [0, 1]), `pt` (B, C, H, W in [0, 1]) or `latent`.
+        callback_on_step_end: called with (step, t, x) after each step of each batch.
+        count_macs: count multiply-adds into the ledger.
+
+    Returns:
+        `Samples`, or a tuple of its images where `return_dict` is false.
+
+    Raises:
+        SamplingError: the request does not fit the model.
+    """
+    for name in unknown:
+        options = [p for p in inspect.signature(sample).parameters if p not in ("model", "unknown")]
+        raise SamplingError(f"sample takes no argument '{name}'{suggest(name, options)}")
+    if output_type not in OUTPUT_TYPES:
+        raise SamplingError(f"no output_type '{output_type}'{suggest(output_type, OUTPUT_TYPES)} (one of {', '.join(OUTPUT_TYPES)})")
+    if seed is not None and not 0 <= seed <= LARGEST_SEED:
+        raise SamplingError(f"seed is {seed}; a seed is a whole number from 0 to 2**63 - 1")
+    if batch_size is not None and batch_size < 1:
+        raise SamplingError(f"batch_size is {batch_size}; at least 1 is needed")
+    spec = adjusted(
+        model.spec, steps=num_inference_steps, guidance_scale=guidance_scale, height=height, width=width, num_frames=num_frames
+    )
+    items = requested(spec, class_labels=class_labels, prompt=prompt, num_images=num_images, each=num_images_per_prompt)
+    size = (spec.backbone.in_channels, *spec.latent_size())
+    if latents is not None and latents.shape != (len(items), *size):
+        raise SamplingError(f"latents are {shape(latents.shape)}, and {len(items)} samples of '{spec.name}' need {shape((len(items), *size))}")
+    noise = _noise(generator, seed, range(first_index, first_index + len(items)))
+    start = latents if latents is not None else noise.draw(torch.empty(len(items), *size))
+
+    ledger, step = Ledger(count_macs=count_macs), batch_size or len(items)
+    parts = []
+    for lo in range(0, len(items), step):
+        rows = slice(lo, lo + step)
+        part = noise if noise.shared else Noise(noise.generators[rows])
+        x = start[rows].to(model.device, model.dtype)
+        for i, (t, x) in enumerate(walk(model, spec, items[rows], x, part, ledger)):
+            if callback_on_step_end is not None:
+                callback_on_step_end(i, t, x)
+        parts.append(x)
+    images = output(spec, torch.cat(parts), output_type)
+    if not return_dict:
+        return (images,)
+    return Samples(images, items, [spec.prompt.caption(item) for item in items], seed if generator is None else None, ledger)
+
+
+@torch.no_grad()
+def walk(
+    model: Model, spec: ModelSpec, items: Sequence[Any], x: Tensor, noise: Noise, ledger: Ledger
+) -> Iterator[tuple[float, Tensor]]:
+    """Yield (t, x) after each step of one batch, from noise x (B, C, *S) to data."""
+    cond = model.prompt.encode(items)
+    null = model.prompt.null(len(items)) if spec.guidance.scale != 1 else None
+    schedule, sampler = spec.schedule.build(), spec.sampler.build()
+    denoiser = sampler.prepare(Denoiser(model.backbone, schedule, guided(cond, null, spec.guidance), ledger=ledger))
+    times = schedule.times(spec.sampling.steps)
+    sigma = schedule.alpha_sigma(times[:1])[1].to(x)
+    for i, x in enumerate(sampler.trajectory(denoiser, x * sigma, schedule, spec.sampling.steps, noise)):
+        yield float(times[i + 1]), x
+
+
+def output(spec: ModelSpec, latents: Tensor, kind: str) -> Any:
+    """Decode latents (B, C, *S) into the asked form."""
+    if kind == "latent":
+        return latents
+    pixels = (spec.codec.build().decode(latents).float() / 2 + 0.5).clamp(0, 1)  # (B, 3 or 1, H, W)
+    if kind == "pt":
+        return pixels
+    array = pixels.movedim(1, -1).cpu().numpy()
+    return array if kind == "np" else [_picture(one) for one in array]
+
+
+def _picture(array: Any) -> Image:
+    from PIL import Image
+
+    levels = (array * 255).round().astype("uint8")
+    return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+
+
+def _noise(generator: Any, seed: int | None, indices: range) -> Noise:
+    if generator is None:
+        return Noise.seeded(seed or 0, indices)
+    if seed is not None:
+        raise SamplingError("give a seed or a generator, not both")
+    if isinstance(generator, torch.Generator):
+        return Noise([generator], shared=True)
+    if len(generator) != len(indices):
+        raise SamplingError(f"{len(generator)} generators for {len(indices)} samples; give one a sample, or a single one")
+    return Noise(list(generator))

@@ -1,0 +1,342 @@
+"""Part specs and model specs: what a model is made of, as frozen, validated data. Imports no torch.
+
+A *part* is one exchangeable piece. Its spec is a pydantic class with a `slot`, a `kind` and fields; its `build`
+imports what it needs and returns the working piece. A *model spec* holds one part for each slot. Where data
+comes in (TOML, JSON, keyword arguments), the zoo in the validation context finds the class of each part by its
+kind, so the core knows no kind by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic_core import PydanticCustomError
+
+from ditzoo.errors import SamplingError, listed, suggest
+
+if TYPE_CHECKING:
+    from ditzoo.interfaces import Backbone, Codec, Conditioning, Dataset, Prompt, Sampler, Schedule
+    from ditzoo.zoo import Zoo
+
+Positive = Annotated[int, Field(gt=0)]
+Size = tuple[Positive, ...]
+
+
+class Spec(BaseModel):
+    """Base of all declarations: frozen, and strict about field names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_fields(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for name in data:
+                if name not in cls.model_fields:
+                    raise PydanticCustomError(
+                        "ditzoo",
+                        "unknown field '{name}'{near} (fields: {fields})",
+                        {
+                            "name": name,
+                            "near": suggest(name, cls.model_fields),
+                            "fields": listed(cls.model_fields, limit=20),
+                        },
+                    )
+        return data
+
+
+class Latent(Spec):
+    """The space that a backbone works in: channels, and how a codec's raw code is scaled: (code - shift) * scale."""
+
+    channels: Positive
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+class Part(Spec):
+    """One exchangeable piece. Subclasses set `slot`, narrow `kind` to a Literal, and build."""
+
+    slot: ClassVar[str]
+    provides: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[frozenset[str]] = frozenset()
+
+    kind: str
+
+    @property
+    def provides_now(self) -> frozenset[str]:
+        """What this part offers as it is declared: `provides`, unless a field adds or takes away."""
+        return self.provides
+
+    @property
+    def requires_now(self) -> frozenset[str]:
+        """What this part needs of the others as it is declared: `requires`, unless a field adds or takes away."""
+        return self.requires
+
+
+class BackboneSpec(Part):
+    """A network over tokens. `input_size` is the latent size of training: (H, W), or (T, H, W) for video."""
+
+    slot: ClassVar[str] = "backbone"
+
+    width: Positive
+    depth: Positive
+    in_channels: Positive
+    input_size: Size
+    learn_sigma: bool = False
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """Depths at which the head is trained to read the stream; the last is `depth`."""
+        return (self.depth,)
+
+    def check_size(self, size: Sequence[int]) -> str | None:
+        """Say why a latent of `size` cannot be served and what to do, or return None if it can."""
+        if tuple(size) == tuple(self.input_size):
+            return None
+        return f"this backbone serves latents of {shape(self.input_size)} alone, not {shape(size)}"
+
+    def build(self, conditioning: Conditioning) -> Backbone:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
+class ConditioningSpec(Part):
+    """How time and prompt reach the tokens."""
+
+    slot: ClassVar[str] = "conditioning"
+
+    def build(self, width: int) -> Conditioning:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
+class PromptSpec(Part):
+    """What a user may ask for. `argument` is the name of the argument of `sample` that carries it."""
+
+    slot: ClassVar[str] = "prompt"
+    argument: ClassVar[str | None] = None
+
+    def parse(self, asked: Sequence[Any]) -> list[Any]:
+        """Check what the user asked for and return one item a picture, ready for `Prompt.encode`."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it understands")
+
+    def default(self, count: int) -> list[Any]:
+        """Return `count` items to show when nothing was asked for."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what to show by default")
+
+    def caption(self, item: Any) -> str:
+        """Return what to write under the picture of `item`."""
+        return str(item)
+
+    def build(self, width: int) -> Prompt:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
+class ScheduleSpec(Part):
+    """Noise over time, and what the network predicts. `family` is the path: variance preserving or flow."""
+
+    slot: ClassVar[str] = "schedule"
+    family: ClassVar[str] = "vp"
+    free_fields: ClassVar[frozenset[str]] = frozenset()  # may differ from training: how steps are spaced, say
+
+    prediction: str
+
+    @property
+    def max_steps(self) -> int | None:
+        """The number of distinct times the network knows, or None where time is continuous."""
+        return None
+
+    def build(self) -> Schedule:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
+class SamplerSpec(Part):
+    """How noise becomes data, step by step."""
+
+    slot: ClassVar[str] = "sampler"
+
+    def build(self) -> Sampler:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
+class CodecSpec(Part):
+    """How pixels become latents and latents pixels. `factor` is how many pixels one latent cell spans on each axis."""
+
+    slot: ClassVar[str] = "codec"
+
+    channels: Positive
+    scale: float = 1.0
+    shift: float = 0.0
+    factor: Positive = 1
+
+    @property
+    def pixel_channels(self) -> int:
+        return self.channels
+
+    def latent(self) -> Latent:
+        return Latent(channels=self.channels, scale=self.scale, shift=self.shift)
+
+    def latent_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the latent size of pictures of `size`; raise `ValueError` naming the nearest sizes that fit."""
+        for extent in size:
+            if extent % self.factor:
+                below, above = extent // self.factor * self.factor, -(-extent // self.factor) * self.factor
+                raise ValueError(f"{extent} pixels are not a multiple of codec.factor={self.factor}; "
+                                 f"nearest: {max(below, self.factor)}, {above}")
+        return tuple(extent // self.factor for extent in size)
+
+    def pixel_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        return tuple(extent * self.factor for extent in size)
+
+    def build(self) -> Codec:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
+class DatasetSpec(Part):
+    """Pictures with labels. The class attributes let a recipe be checked before any file is opened."""
+
+    slot: ClassVar[str] = "dataset"
+
+    @property
+    def item_size(self) -> tuple[int, ...]:
+        """The pixel size of an item, (H, W)."""
+        raise NotImplementedError(f"{type(self).__name__} does not say the size of its items")
+
+    @property
+    def item_channels(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} does not say the channels of its items")
+
+    @property
+    def item_classes(self) -> int | None:
+        """The number of classes of the labels, or None where only the files tell."""
+        return None
+
+    def build(self) -> Dataset:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
+def _from_zoo(slot: type[Part]) -> Callable[[Any, Any], Any]:
+    def resolve(value: Any, info: Any) -> Any:
+        if isinstance(value, slot):
+            return value
+        zoo: Zoo | None = info.context
+        if zoo is None:
+            raise PydanticCustomError(
+                "ditzoo", "a {slot} given as data needs a zoo: use zoo.model(...) or pass a {slot} spec", {"slot": slot.slot}
+            )
+        return zoo.part(slot.slot, value)
+
+    return resolve
+
+
+BackboneSlot = Annotated[SerializeAsAny[BackboneSpec], BeforeValidator(_from_zoo(BackboneSpec))]
+ConditioningSlot = Annotated[SerializeAsAny[ConditioningSpec], BeforeValidator(_from_zoo(ConditioningSpec))]
+PromptSlot = Annotated[SerializeAsAny[PromptSpec], BeforeValidator(_from_zoo(PromptSpec))]
+ScheduleSlot = Annotated[SerializeAsAny[ScheduleSpec], BeforeValidator(_from_zoo(ScheduleSpec))]
+SamplerSlot = Annotated[SerializeAsAny[SamplerSpec], BeforeValidator(_from_zoo(SamplerSpec))]
+CodecSlot = Annotated[SerializeAsAny[CodecSpec], BeforeValidator(_from_zoo(CodecSpec))]
+DatasetSlot = Annotated[SerializeAsAny[DatasetSpec], BeforeValidator(_from_zoo(DatasetSpec))]
+
+SLOTS: dict[str, type[Part]] = {
+    base.slot: base
+    for base in (BackboneSpec, ConditioningSpec, PromptSpec, ScheduleSpec, SamplerSpec, CodecSpec, DatasetSpec)
+}
+
+
+class Guidance(Spec):
+    """Classifier-free guidance (Ho and Salimans 2022): out = null + scale * (cond - null).
+
+    `interval` is the range of t (1 is noise) in which it acts; `channels` limits it to the first channels of the
+    latent (the published DiT and SiT guide 3 of 4), `"all"` guides every one.
+    """
+
+    scale: float = Field(1.0, ge=0)
+    interval: tuple[float, float] = (0.0, 1.0)
+    channels: Positive | Literal["all"] = "all"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Guidance:
+        lo, hi = self.interval
+        if not 0 <= lo <= hi <= 1:
+            raise ValueError(f"interval must rise within 0 (data) to 1 (noise), found ({lo:g}, {hi:g})")
+        return self
+
+
+class Sampling(Spec):
+    """What `sample` does when not told otherwise. Sizes are in pixels; None is the size of training."""
+
+    steps: Positive = 50
+    samples: Positive = 8
+    height: Positive | None = None
+    width: Positive | None = None
+    num_frames: Positive | None = None
+
+
+class Weights(Spec):
+    """Where trained weights are and what they were trained for: the contract that a composition must keep."""
+
+    file: str | None = Field(None, description="safetensors file beside the spec")
+    repo: str | None = Field(None, description="hub repository, owner/name")
+    revision: str | None = None
+    sha256: str | None = None
+    schedule: ScheduleSlot
+    latent: Latent
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Weights:
+        if (self.file is None) == (self.repo is None):
+            raise ValueError("name either a file beside the spec or a hub repo, and not both")
+        return self
+
+
+class Card(Spec):
+    """What is said of a model and cannot be computed: its origin, its training and its measured quality."""
+
+    summary: str = ""
+    paper: str = ""
+    license: str = ""
+    data: str = ""
+    training: str = ""
+    published: dict[str, float | str] = Field(default_factory=dict, description="figures that the source states")
+    measured: dict[str, float | str] = Field(default_factory=dict, description="figures of our own, with their command")
+    notes: str = ""
+
+
+class ModelSpec(Spec):
+    """One complete declarative description of a model. Its parts fit together, or it does not validate."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    backbone: BackboneSlot
+    conditioning: ConditioningSlot
+    prompt: PromptSlot
+    schedule: ScheduleSlot
+    sampler: SamplerSlot
+    codec: CodecSlot
+    guidance: Guidance = Guidance()
+    sampling: Sampling = Sampling()
+    weights: Weights | None = None
+    card: Card = Card()
+
+    @model_validator(mode="after")
+    def _preflight(self) -> ModelSpec:
+        from ditzoo.preflight import refuse
+
+        refuse(self)
+        return self
+
+    def pixel_size(self) -> tuple[int, ...]:
+        """The size of a sample in pixels, (H, W) or (T, H, W): what `sampling` says, or the size of training."""
+        trained = self.codec.pixel_size(self.backbone.input_size)
+        asked = (self.sampling.num_frames, self.sampling.height, self.sampling.width)
+        if self.sampling.num_frames is not None and len(trained) < 3:
+            raise SamplingError(f"'{self.name}' makes pictures, not video: leave out num_frames={self.sampling.num_frames}")
+        return tuple(size or own for size, own in zip(asked[-len(trained):], trained, strict=True))
+
+    def latent_size(self) -> tuple[int, ...]:
+        return self.codec.latent_size(self.pixel_size())
+
+
+def shape(size: Sequence[int]) -> str:
+    """Write a size as people do: `32x32`."""
+    return "x".join(str(extent) for extent in size)

@@ -1,0 +1,82 @@
+"""Training checkpoints: folders `checkpoint-<step>`, written aside and renamed, the oldest removed last."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import shutil
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ditzoo.errors import CheckpointError, OutputError
+from ditzoo.files import replacing_folder
+from ditzoo.training.ema import EMA
+from ditzoo.training.recipe import Recipe
+from ditzoo.weights import read_weights, save_weights
+
+NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """Return the whole checkpoints in a run's folder, oldest first."""
+    found = [path for path in out.glob("checkpoint-*") if NAME.fullmatch(path.name) and (path / "state.json").is_file()]
+    return sorted(found, key=_step)
+
+
+def _step(path: Path) -> int:
+    match = NAME.fullmatch(path.name)
+    assert match
+    return int(match[1])
+
+
+def save_checkpoint(out: Path, step: int, recipe: Recipe, module: nn.Module, ema: EMA, optimizer: Optimizer) -> Path:
+    """Write everything that the rest of the run depends on; the random numbers depend on (seed, step) alone."""
+    path = out / f"checkpoint-{step}"
+    try:
+        with replacing_folder(path) as aside:
+            save_weights(module, aside / "model.safetensors")
+            save_weights(ema.state(), aside / "ema.safetensors")
+            torch.save(optimizer.state_dict(), aside / "optimizer.pt")
+            state = {"step": step, "recipe": json.loads(recipe.model_dump_json())}
+            (aside / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+    except OSError as error:
+        last = checkpoints(out)[-1:]
+        raise OutputError(f"cannot write {path}: {error}; the last whole checkpoint is {last[0] if last else 'none'}") from error
+    for old in checkpoints(out)[: -recipe.output.keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def load_checkpoint(path: Path, recipe: Recipe, module: nn.Module, ema: EMA, optimizer: Optimizer) -> int:
+    """Load a checkpoint into what is given and return its step; refuse one that another recipe made."""
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        optimizer_state = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"cannot read checkpoint {path}: {error}; remove the folder to resume from an earlier one") from error
+    theirs, ours = (flat(json.loads(text)) for text in (json.dumps(state["recipe"]), recipe.model_dump_json()))
+    differing = [name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name) and decides(name)]
+    if differing:
+        told = ", ".join(f"{name} ({theirs.get(name)!r} there, {ours.get(name)!r} here)" for name in differing[:5])
+        raise CheckpointError(f"{path} was made by another recipe: {told}; set these back, or train into another folder")
+    module.load_state_dict(read_weights(path / "model.safetensors"))
+    ema.load(read_weights(path / "ema.safetensors"))
+    optimizer.load_state_dict(optimizer_state)
+    return int(state["step"])
+
+
+def flat(tree: object, prefix: str = "") -> dict[str, object]:
+    """Flatten nested dicts to dotted paths."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {path: leaf for name, branch in tree.items() for path, leaf in flat(branch, f"{prefix}.{name}".lstrip(".")).items()}
+
+
+def decides(path: str) -> bool:
+    """Say whether a recipe's field bears on the result of the run, and not only on what is written beside it."""
+    aside = ("output.", "notes", "length.workers", "model.card", "model.aliases", "model.sampler", "model.sampling", "model.guidance")
+    return not path.startswith(aside)

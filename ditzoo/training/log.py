@@ -1,0 +1,62 @@
+"""The log of a run: a CSV that a resumed run continues, a progress bar, and TensorBoard if asked for."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from ditzoo.errors import OutputError
+
+COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm", "images_per_second", "seconds")
+
+
+class Log:
+    """Rows of `COLUMNS` in log.csv. Rows after `step` that an interrupted run left behind are dropped."""
+
+    def __init__(self, folder: Path, *, step: int, steps: int, tensorboard: bool, quiet: bool) -> None:
+        self.path = folder / "log.csv"
+        kept = [row for row in self._rows() if int(row["step"]) <= step]
+        self.seconds = float(kept[-1]["seconds"]) if kept else 0.0
+        try:
+            self.file = self.path.open("w", newline="", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
+        self.writer = csv.DictWriter(self.file, COLUMNS)
+        self.writer.writeheader()
+        self.writer.writerows(kept)
+        self.file.flush()
+        self.bar = tqdm(total=steps, initial=step, unit="step", file=sys.stderr, disable=True if quiet else None)
+        self.board: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if all(row.get(name) for name in COLUMNS)]
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        row = {name: f"{value:.6g}" for name, value in values.items()}
+        self.writer.writerow({"step": step, **row})
+        self.file.flush()
+        self.bar.set_postfix(loss=f"{values['loss']:.4f}", images_s=f"{values['images_per_second']:.0f}")
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.close()
+        self.file.close()
+        if self.board is not None:
+            self.board.close()

@@ -1,0 +1,70 @@
+"""The training loss: squared error of the native prediction, and the variational bound for a learned variance.
+
+As Improved DDPM (Nichol and Dhariwal 2021, eq. 16) the bound's gradient reaches the variance alone: the mean is detached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ditzoo.assemble import Model
+from ditzoo.interfaces import Prediction, Schedule
+from ditzoo.predictions import expand
+
+VARIANCE_WEIGHT = 1e-3  # the lambda of L_hybrid
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one batch, drawn outside so that a step's result depends on nothing else."""
+
+    noise: Tensor  # (B, C, *S)
+    time: Tensor  # (B,) uniform
+    drop: Tensor  # (B,) uniform
+
+    @classmethod
+    def of(cls, like: Tensor, generator: torch.Generator) -> Draws:
+        noise = torch.randn(like.shape, generator=generator)
+        time, drop = torch.rand(2, len(like), generator=generator, dtype=torch.float64)
+        return cls(noise.to(like), time.to(like.device), drop.to(like.device))
+
+
+def diffusion_loss(model: Model, backbone_call: Any, schedule: Schedule, latents: Tensor, items: Any, draws: Draws) -> Tensor:
+    """Return the loss of each row (B,). `backbone_call(x, t, items)` is the model, possibly wrapped by accelerate."""
+    t = schedule.draw(draws.time)
+    alpha, sigma = schedule.alpha_sigma(t)
+    x = expand(alpha, latents) * latents + expand(sigma, latents) * draws.noise
+    out = backbone_call(x, schedule.model_time(t).float(), model.prompt.drop(items, draws.drop)).float()
+    channels = latents.shape[1]
+    target = schedule.target(latents, draws.noise, t)
+    loss = (out[:, :channels] - target).square().flatten(1).mean(1)
+    if out.shape[1] == 2 * channels:
+        seen = schedule.split(torch.cat([out[:, :channels].detach(), out[:, channels:]], 1), x, t)
+        if seen.variance is not None:
+            loss = loss + VARIANCE_WEIGHT * _bound(schedule, latents, x, t, seen)
+    return loss
+
+
+def _bound(schedule: Schedule, x0: Tensor, x: Tensor, t: Tensor, seen: Prediction) -> Tensor:
+    """Return the KL divergence of the true and the learned posterior in bits a dimension, times the number of steps, (B,).
+
+    The first step's posterior has no variance, and the sampler adds no noise there: those rows take the second step's
+    levels, where Improved DDPM has a decoder likelihood.
+    """
+    assert schedule.count is not None, "a schedule that splits off a variance has discrete levels"
+    steps = schedule.count
+    s = (t - 1 / steps).clamp(min=1 / steps)
+    t = torch.maximum(t, s + 1 / steps)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.alpha_sigma(t), schedule.alpha_sigma(s)
+    added = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2
+    small = added * (sigma_s / sigma_t) ** 2
+    assert seen.variance is not None
+    low, high = expand(small.log(), x).expand_as(x), expand(added.log(), x).expand_as(x)
+    learned = torch.lerp(low, high, seen.variance)
+    shift = expand(alpha_s * added / sigma_t**2, x) * (x0 - seen.x0)
+    kl = 0.5 * (learned - low + torch.exp(low - learned) + shift.square() * torch.exp(-learned) - 1)
+    return steps * kl.flatten(1).mean(1) / torch.log(torch.tensor(2.0))

@@ -1,0 +1,138 @@
+"""A recipe: everything that decides a training run, as one TOML file. Imports no torch.
+
+`model` is a catalogue name or a whole model spec. Whatever can be wrong between data and model is refused here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ditzoo.catalogue import override, read_toml
+from ditzoo.errors import SpecError, UnknownNameError, listed, suggest
+from ditzoo.specs import DatasetSlot, ModelSpec, Positive, Spec, shape
+from ditzoo.zoo import Zoo
+
+
+def _named_model(value: Any, info: Any) -> Any:
+    if isinstance(value, str) and info.context is not None:
+        value = info.context.catalogue.read(info.context.catalogue.find(value))
+    if isinstance(value, Mapping):
+        value = {name: field for name, field in value.items() if name != "weights"}  # this run makes its own
+    return value
+
+
+class Optimizer(Spec):
+    """AdamW with a linear warm-up and a constant, cosine or linear tail."""
+
+    lr: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float | None = Field(1.0, gt=0)
+    warmup: int = Field(0, ge=0)
+    decay: Literal["constant", "cosine", "linear"] = "constant"
+    final_lr: float = Field(0.0, ge=0, description="share of lr at the end of a decay")
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return what lr is multiplied by in step `step` (from 0) of `steps`."""
+        import math
+
+        if step < self.warmup:
+            return (step + 1) / (self.warmup + 1)
+        done = (step - self.warmup) / max(steps - self.warmup, 1)
+        shapes = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+        return self.final_lr + (1 - self.final_lr) * shapes[self.decay] if self.decay != "constant" else 1.0
+
+
+class Length(Spec):
+    """How long and in what portions. Batch size is that of one optimiser step over all processes."""
+
+    steps: Positive
+    batch_size: Positive
+    accumulate: Positive = 1
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    ema: float = Field(0.9999, ge=0, lt=1, description="decay of the average of weights; 0 keeps none")
+    ema_warmup: bool = True
+    workers: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Length:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size={self.batch_size} is not divisible by accumulate={self.accumulate}")
+        return self
+
+
+class Output(Spec):
+    """What is written while training: the log, checkpoints, sample grids."""
+
+    log_every: Positive = 50
+    checkpoint_every: Positive = 1000
+    keep: Positive = 2
+    sample_every: int = Field(0, ge=0, description="0 draws none")
+    samples: Positive = 40
+    tensorboard: bool = False
+
+
+class Recipe(Spec):
+    """One training run."""
+
+    name: str
+    seed: int = Field(0, ge=0)
+    model: Annotated[ModelSpec, BeforeValidator(_named_model)]
+    data: DatasetSlot
+    optimizer: Optimizer = Optimizer()
+    length: Length
+    output: Output = Output()
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _data_fits_model(self) -> Recipe:
+        codec, prompt = self.model.codec, self.model.prompt
+        if self.data.item_channels != codec.pixel_channels:
+            raise ValueError(
+                f"data '{self.data.kind}' has {self.data.item_channels}-channel pictures and codec '{codec.kind}' takes "
+                f"{codec.pixel_channels}; set data.channels or model.codec.channels to one of them"
+            )
+        try:
+            latent = codec.latent_size(self.data.item_size)
+        except ValueError as error:
+            raise ValueError(f"data '{self.data.kind}': {error}") from error
+        if problem := self.model.backbone.check_size(latent):
+            raise ValueError(f"data '{self.data.kind}' gives latents of {shape(latent)}: {problem}")
+        held, known = self.data.item_classes, getattr(prompt, "classes", None)
+        if held is not None and known is not None and held > known:
+            raise ValueError(
+                f"data '{self.data.kind}' has {held} classes and prompt.classes is {known}; set model.prompt.classes={held}"
+            )
+        return self
+
+    def digest(self) -> str:
+        """Return a hash of what decides the run's result; lengths of logs and folders are left out."""
+        text = self.model_dump_json(exclude={"output": True, "notes": True, "model": {"card"}})
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_recipe(source: str, zoo: Zoo, settings: Iterable[str] = ()) -> Recipe:
+    """Read a recipe from a TOML file, or one that ships by its name."""
+    path = Path(source)
+    if not path.is_file():
+        if source not in zoo.catalogue.recipes:
+            raise UnknownNameError(
+                f"no recipe '{source}': neither a file nor one that ships{suggest(source, zoo.catalogue.recipes)} "
+                f"(shipped: {listed(zoo.catalogue.recipes)})"
+            )
+        path = zoo.catalogue.recipes[source]
+    data = read_toml(path)
+    data.setdefault("name", path.stem)
+    settings = list(settings)
+    if isinstance(data.get("model"), str) and any(setting.startswith("model.") for setting in settings):
+        data["model"] = zoo.catalogue.read(zoo.catalogue.find(data["model"]))
+    recipe = zoo.validate(Recipe, override(data, settings), source=str(path))
+    if recipe.length.steps <= recipe.optimizer.warmup:
+        raise SpecError(f"{path}: optimizer.warmup={recipe.optimizer.warmup} leaves nothing of length.steps={recipe.length.steps}")
+    return recipe

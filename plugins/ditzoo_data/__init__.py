@@ -1,0 +1,15 @@
+"""Datasets (fashion-mnist, image-folder) and codecs (pixels, autoencoder-kl) as a plugin of ditzoo."""
+
+from __future__ import annotations
+
+from ditzoo.hookspecs import hookimpl
+from ditzoo.specs import Part
+
+
+@hookimpl
+def ditzoo_parts() -> list[type[Part]]:
+    from ditzoo_data.codecs import AutoencoderKLSpec, PixelsSpec
+    from ditzoo_data.fashion_mnist import FashionMNISTSpec
+    from ditzoo_data.image_folder import ImageFolderSpec
+
+    return [PixelsSpec, AutoencoderKLSpec, FashionMNISTSpec, ImageFolderSpec]

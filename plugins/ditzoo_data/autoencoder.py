@@ -1,0 +1,55 @@
+"""diffusers' AutoencoderKL as a codec. diffusers is imported when the first picture is coded, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ditzoo.errors import CheckpointError
+from ditzoo.interfaces import Codec
+
+if TYPE_CHECKING:
+    from ditzoo_data.codecs import AutoencoderKLSpec
+
+
+class AutoencoderKLCodec(Codec):
+    """Encodes to the mode of the posterior, decodes in slices. The autoencoder is frozen and follows its input's device."""
+
+    def __init__(self, spec: AutoencoderKLSpec) -> None:
+        self.spec = spec
+
+    @cached_property
+    def autoencoder(self) -> Any:
+        from diffusers import AutoencoderKL
+
+        spec = self.spec
+        options = {"subfolder": spec.subfolder, "revision": spec.revision}
+        try:
+            loaded = AutoencoderKL.from_pretrained(spec.source, **{k: v for k, v in options.items() if v is not None})
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"codec 'autoencoder-kl' cannot load '{spec.source}': {str(error).splitlines()[0]}; set codec.source to a "
+                f"folder or repository that holds an AutoencoderKL, or sample with output_type='latent'"
+            ) from error
+        if loaded.config.latent_channels != spec.channels:
+            raise CheckpointError(
+                f"'{spec.source}' makes {loaded.config.latent_channels}-channel latents, and codec.channels is {spec.channels}"
+            )
+        return loaded.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        codes = self._sliced(lambda part: self.autoencoder.encode(part).latent_dist.mode(), pixels)
+        return (codes - self.spec.shift) * self.spec.scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        return self._sliced(lambda part: self.autoencoder.decode(part).sample, latents / self.spec.scale + self.spec.shift)
+
+    def _sliced(self, work: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+        self.autoencoder.to(batch.device, batch.dtype)
+        return torch.cat([work(part) for part in batch.split(self.spec.slice_size)])

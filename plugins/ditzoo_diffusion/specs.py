@@ -1,0 +1,55 @@
+"""Specs of the samplers of this plugin. `clip` bounds the data that the network predicts: 1 for pixels, None for latents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from ditzoo.specs import SamplerSpec
+
+if TYPE_CHECKING:
+    from ditzoo.interfaces import Sampler
+
+
+class DDPMSpec(SamplerSpec):
+    """Ancestral sampling (Ho et al. 2020). `variance`: the posterior's (`small`), beta (`large`), or what the network
+    learned between them (`learned`, Nichol and Dhariwal 2021)."""
+
+    kind: Literal["ddpm"] = "ddpm"
+    variance: Literal["small", "large", "learned"] = "small"
+    clip: float | None = Field(None, gt=0)
+
+    @property
+    def requires_now(self) -> frozenset[str]:
+        return frozenset({"learned-variance"} if self.variance == "learned" else set())
+
+    def build(self) -> Sampler:
+        from ditzoo_diffusion.stochastic import DDPM
+
+        return DDPM(self.variance, self.clip)
+
+
+class DDIMSpec(SamplerSpec):
+    """DDIM (Song et al. 2020). `eta` 0 is deterministic, 1 has the noise of ddpm's small variance."""
+
+    kind: Literal["ddim"] = "ddim"
+    eta: float = Field(0.0, ge=0, le=1)
+    clip: float | None = Field(None, gt=0)
+
+    def build(self) -> Sampler:
+        from ditzoo_diffusion.stochastic import DDIM
+
+        return DDIM(self.eta, self.clip)
+
+
+class HeunSpec(SamplerSpec):
+    """Heun's second-order method on the probability-flow ODE (Karras et al. 2022); two evaluations a step, one in the last."""
+
+    kind: Literal["heun"] = "heun"
+    clip: float | None = Field(None, gt=0)
+
+    def build(self) -> Sampler:
+        from ditzoo_diffusion.ode import Heun
+
+        return Heun(self.clip)

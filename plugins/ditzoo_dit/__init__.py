@@ -1,0 +1,13 @@
+"""The DiT backbone (Peebles and Xie 2022, "Scalable Diffusion Models with Transformers") as a plugin of ditzoo."""
+
+from __future__ import annotations
+
+from ditzoo.hookspecs import hookimpl
+from ditzoo.specs import Part
+
+
+@hookimpl
+def ditzoo_parts() -> list[type[Part]]:
+    from ditzoo_dit.spec import DiTSpec
+
+    return [DiTSpec]

@@ -1,0 +1,79 @@
+"""The DiT backbone: patches, blocks made by the conditioning, a linear head.
+
+Shapes: B rows, C latent channels, (H, W) latent, N tokens, D width, p patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from ditzoo.interfaces import Backbone, BlockParts, Cond, Conditioning, Stream
+from ditzoo.layers import Attention, Mlp, TimeEmbedding, init_linears, patchify, sincos_table, unpatchify, zero_linear
+
+if TYPE_CHECKING:
+    from ditzoo_dit.spec import DiTSpec
+
+# What diffusers' DiT computes otherwise than the original code: frequencies i/127 for i/128, and norm3's epsilon.
+DIFFUSERS_FREQUENCY_SHIFT = 1.0
+DIFFUSERS_MLP_EPS = 1e-5
+
+
+class DiT(Backbone):
+    """Peebles and Xie 2022; begins as the published code does, so with adaLN-Zero every block is the identity."""
+
+    def __init__(self, spec: DiTSpec, conditioning: Conditioning) -> None:
+        super().__init__()
+        self.spec, self.exits = spec, spec.exits
+        theirs = spec.numerics == "diffusers"
+        width, patch = spec.width, spec.patch
+
+        self.patch_embed = nn.Linear(spec.in_channels * patch**2, width)
+        init_linears(self.patch_embed)
+        self.time_embed = TimeEmbedding(width, shift=DIFFUSERS_FREQUENCY_SHIFT if theirs else 0.0)
+        for layer in (self.time_embed.fc1, self.time_embed.fc2):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+        self.register_buffer("position_table", sincos_table(spec.grid, width), persistent=False)
+
+        self.conditioning = conditioning
+        parts = BlockParts(
+            width, spec.heads, self._attention, self._mlp, eps_mlp=DIFFUSERS_MLP_EPS if theirs else 1e-6
+        )
+        self.blocks = nn.ModuleList(conditioning.block(parts) for _ in range(spec.depth))
+        self.head_norm = conditioning.head_norm(width)
+        self.head_linear = nn.Linear(width, spec.out_channels * patch**2)
+        zero_linear(self.head_linear)
+
+    def _attention(self) -> nn.Module:
+        attention = Attention(self.spec.width, self.spec.heads)
+        init_linears(attention)
+        return attention
+
+    def _mlp(self) -> nn.Module:
+        mlp = Mlp(self.spec.width, int(self.spec.width * self.spec.mlp_ratio))
+        init_linears(mlp)
+        return mlp
+
+    def positions(self, grid: Sequence[int]) -> Tensor:
+        """Return the position table (N, D) of a grid, as `spec.positions` has it for grids not trained on."""
+        table: Tensor = self.position_table  # type: ignore[assignment]
+        if tuple(grid) == self.spec.grid:
+            return table
+        scale = [own / n for own, n in zip(self.spec.grid, grid, strict=True)] if self.spec.positions == "interpolate" else None
+        return sincos_table(grid, self.spec.width, scale=scale).to(table)
+
+    def begin(self, x: Tensor, t: Tensor, cond: Cond) -> Stream:
+        if problem := self.spec.check_size(x.shape[2:]):
+            raise ValueError(problem)
+        grid = tuple(extent // self.spec.patch for extent in x.shape[2:])
+        positions = self.positions(grid)  # (N, D)
+        tokens = self.patch_embed(patchify(x, (self.spec.patch,) * 2)) + positions  # (B, N, D)
+        return self.conditioning.enter(Stream(tokens, self.time_embed(t), cond, grid, positions=positions))
+
+    def head(self, stream: Stream, exit: int | None = None) -> Tensor:
+        stream = self.conditioning.leave(stream)
+        tokens = self.head_linear(self.head_norm(stream.tokens, stream))  # (B, N, p * p * out)
+        return unpatchify(tokens, stream.grid, (self.spec.patch,) * 2)

@@ -1,0 +1,101 @@
+"""The spec of the DiT backbone: the paper's sizes as a table, and any other as fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from ditzoo.specs import BackboneSpec, Positive, Size, shape
+
+if TYPE_CHECKING:
+    from ditzoo.interfaces import Backbone, Conditioning
+
+
+class Dimensions(NamedTuple):
+    width: int
+    depth: int
+    heads: int
+
+
+SIZES = {
+    "S": Dimensions(384, 12, 6),
+    "B": Dimensions(768, 12, 12),
+    "L": Dimensions(1024, 24, 16),
+    "XL": Dimensions(1152, 28, 16),
+}
+
+
+class DiTSpec(BackboneSpec):
+    """A Diffusion Transformer over images.
+
+    `size` fills width, depth and heads from the paper's table 1; a field that is given wins over it. `positions` says
+    which latents are served: `fixed` only those of `input_size`; `extend` any, with the sine-cosine table continued;
+    `interpolate` any, with the table of `input_size` stretched over the grid. `numerics` is whose arithmetic the
+    weights mean: the original code's, or diffusers', which differs in the time frequencies and one epsilon.
+    """
+
+    kind: Literal["dit"] = "dit"
+    size: Literal["S", "B", "L", "XL"] | None = None
+    heads: Positive
+    patch: Positive = 2
+    mlp_ratio: float = Field(4.0, gt=0)
+    in_channels: Positive = 4
+    input_size: Size = (32, 32)
+    learn_sigma: bool = True
+    positions: Literal["fixed", "extend", "interpolate"] = "fixed"
+    numerics: Literal["original", "diffusers"] = "original"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_size(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("size") in SIZES:
+            return SIZES[data["size"]]._asdict() | dict(data)
+        return data
+
+    @model_validator(mode="after")
+    def _divides(self) -> DiTSpec:
+        if self.width % self.heads:
+            down, up = self.width // self.heads * self.heads, -(-self.width // self.heads) * self.heads
+            raise ValueError(f"width={self.width} is not divisible by heads={self.heads}; nearest widths: {down or up}, {up}")
+        if self.width % 4:
+            raise ValueError(f"width={self.width} is not divisible by 4, as a sine-cosine table over rows and columns needs")
+        if len(self.input_size) != 2:
+            raise ValueError(f"input_size of an image backbone is (height, width), found {shape(self.input_size)}")
+        if problem := self._patch_problem(self.input_size):
+            raise ValueError(f"input_size: {problem}")
+        return self
+
+    def _patch_problem(self, size: Sequence[int]) -> str | None:
+        if all(extent % self.patch == 0 for extent in size):
+            return None
+        near = [max(self.patch, round(extent / self.patch) * self.patch) for extent in size]
+        return f"patch={self.patch} does not divide the latent {shape(size)}; nearest latent: {shape(near)}"
+
+    @property
+    def provides_now(self) -> frozenset[str]:
+        return frozenset({"single-stream"} | ({"learned-variance"} if self.learn_sigma else set()))
+
+    @property
+    def out_channels(self) -> int:
+        return self.in_channels * (2 if self.learn_sigma else 1)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        return tuple(extent // self.patch for extent in self.input_size)
+
+    def check_size(self, size: Sequence[int]) -> str | None:
+        if problem := self._patch_problem(size):
+            return problem
+        if self.positions == "fixed" and tuple(size) != tuple(self.input_size):
+            return (
+                f"the position table serves latents of {shape(self.input_size)} alone, not {shape(size)}; "
+                f"set backbone.positions=interpolate (or extend) to try sizes never trained on"
+            )
+        return None
+
+    def build(self, conditioning: Conditioning) -> Backbone:
+        from ditzoo_dit.backbone import DiT
+
+        return DiT(self, conditioning)

@@ -1,0 +1,13 @@
+"""The flow-matching schedule as a plugin of ditzoo."""
+
+from __future__ import annotations
+
+from ditzoo.hookspecs import hookimpl
+from ditzoo.specs import Part
+
+
+@hookimpl
+def ditzoo_parts() -> list[type[Part]]:
+    from ditzoo_flow.spec import FlowSpec
+
+    return [FlowSpec]
