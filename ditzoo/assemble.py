@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ditzoo.files import write_text, writable_folder
+from ditzoo.files import writable_folder, write_text
 from ditzoo.interfaces import Backbone, Cond, Prompt
 from ditzoo.sources import SPEC_FILE, WEIGHTS_FILE, resolve, weights_path
 from ditzoo.specs import ModelSpec, Weights
@@ -43,11 +43,12 @@ class Model(nn.Module):
     def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
 
-    def sample(self, **request: Any) -> Any:
-        """Draw samples; see `ditzoo.sampling.sample` for the arguments."""
+    def sample(self, *, return_dict: bool = True, **request: Any) -> Any:
+        """Draw samples; see `ditzoo.sampling.sample` for the arguments. A tuple of the images where `return_dict` is false."""
         from ditzoo.sampling import sample
 
-        return sample(self, **request)
+        drawn = sample(self, **request)
+        return drawn if return_dict else (drawn.images,)
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write spec and weights into a folder that `ditzoo.load("local-dir:FOLDER")` opens."""

@@ -109,10 +109,14 @@ def _fields(part: dict[str, Any]) -> str:
     for name, value in part.items():
         if name == "kind" or value is None or value == ():
             continue
-        long = isinstance(value, list) and len(value) > 4
-        text = f"({len(value)})" if long else shape(value) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else value
-        words.append(f"{name}={text}")
+        words.append(f"{name}={_value(value)}")
     return " ".join(words)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"({len(value)})" if len(value) > 4 else shape(value) if all(isinstance(v, int) for v in value) else str(tuple(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _weights(weights: dict[str, Any] | None) -> str:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from ditzoo.interfaces import Backbone, Cond, Prediction, Schedule, Stream
+from ditzoo.interfaces import Backbone, Cond, Prediction, Schedule
 from ditzoo.specs import Guidance
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Ledger:
     count_macs: bool = False
     _macs_a_row: dict[object, int] = field(default_factory=dict, repr=False)
 
-    def measure(self, key: object, rows: int, work: Callable[[], Stream | Tensor]) -> Stream | Tensor:
+    def measure(self, key: object, rows: int, work: Callable[[], Result]) -> Result:
         """Run `work`; count its MACs the first time that `key` is seen and by rows afterwards."""
         if not self.count_macs:
             return work()
@@ -114,26 +117,22 @@ class Denoiser:
         rows = x.repeat(len(branches), *[1] * (x.dim() - 1)) if len(branches) > 1 else x
         times = self.schedule.model_time(t).to(x.device).expand(len(rows))
         self.ledger.rows += len(rows)
-        size = tuple(x.shape[1:])
-        stream = self._measured(("begin", size), len(rows), lambda: self.backbone.begin(rows, times, cond))
-        outputs: list[Tensor | None] = [None] * len(branches)
+        size, measure = tuple(x.shape[1:]), self.ledger.measure
+        stream = measure(("begin", size), len(rows), partial(self.backbone.begin, rows, times, cond))
+        outputs: dict[int, Tensor] = {}
         done = 0
-        for left in range(len(branches), 0, -1):
-            leaving = branches[order[left - 1]]
-            depth, alive = leaving.depth or full, left * batch
+        for place in range(len(branches) - 1, -1, -1):  # the shallowest leaves first; its rows are the last
+            leaving = branches[order[place]]
+            depth, alive = leaving.depth or full, (place + 1) * batch
+            if len(stream.tokens) > alive:
+                stream = stream.rows(slice(0, alive))
             if depth > done:
-                stream = stream if len(stream.tokens) == alive else stream.rows(slice(0, alive))
-                lo, before = done, stream
-                stream = self._measured(("run", lo, depth, size), alive, lambda: self.backbone.run(before, lo, depth))  # noqa: B023
+                stream = measure(("run", done, depth, size), alive, partial(self.backbone.run, stream, done, depth))
                 self.ledger.block_evals += alive * (depth - done)
                 done = depth
-            own = stream if alive == batch == len(stream.tokens) else stream.rows(slice(alive - batch, alive))
-            exit = leaving.depth
-            outputs[order[left - 1]] = self._measured(("head", exit, size), batch, lambda: self.backbone.head(own, exit))  # noqa: B023
-        return [out for out in outputs if out is not None]
-
-    def _measured(self, key: object, rows: int, work: Callable[[], object]):  # type: ignore[no-untyped-def]
-        return self.ledger.measure(key, rows, work)  # type: ignore[arg-type]
+            own = stream.rows(slice(alive - batch, alive)) if place else stream
+            outputs[order[place]] = measure(("head", depth, size), batch, partial(self.backbone.head, own, leaving.depth))
+        return [outputs[i] for i in range(len(branches))]
 
     @staticmethod
     def _weigh(branches: Sequence[Branch], outputs: Sequence[Tensor], latent_channels: int) -> Tensor:

@@ -42,7 +42,7 @@ def draw(
             **({spec.prompt.argument: list(items)} if spec.prompt.argument else {"num_images": len(items)}),
             seed=request["seed"],
             batch_size=request["batch_size"],
-            callback_on_step_end=lambda step, t, x: bar.update() and None,
+            callback_on_step_end=lambda step, t, x: bar.update(),
         )
     files = [f"{index:05d}.png" for index in range(len(items))]
     try:

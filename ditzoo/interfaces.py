@@ -203,18 +203,18 @@ class Prompt(nn.Module, ABC):
     def null(self, batch: int) -> Cond:
         """Return the prompt that asks for nothing."""
 
-    def drop(self, items: Sequence[Any], uniform: Tensor) -> Sequence[Any]:
+    def drop(self, items: Any, uniform: Tensor) -> Any:
         """Replace items by the null one for training, given `uniform` (B,) in [0, 1); by default none is."""
         return items
 
 
 class Schedule(ABC):
-    """Noise over time. Everything foreign (integer steps, scaled or reversed times) is converted here.
+    """Noise over time. Everything foreign (integer steps, scaled or reversed times) is converted here."""
 
-    `count` is the number of trained noise levels where time is discrete, else None.
-    """
-
-    count: int | None = None
+    @property
+    def count(self) -> int | None:
+        """The number of trained noise levels where time is discrete, else None."""
+        return None
 
     @abstractmethod
     def times(self, steps: int) -> Tensor:
@@ -223,6 +223,10 @@ class Schedule(ABC):
     @abstractmethod
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return alpha and sigma at t, float64 in t's shape."""
+
+    def start(self, noise: Tensor, t: Tensor) -> Tensor:
+        """Make x at the first time out of unit noise: the noise itself wherever alpha is about 0 and sigma about 1."""
+        return noise
 
     @abstractmethod
     def model_time(self, t: Tensor) -> Tensor:

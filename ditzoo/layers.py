@@ -34,7 +34,7 @@ def _axes(rank: int) -> tuple[list[str], list[str]]:
     return [f"o{axis}" for axis in range(rank)], [f"i{axis}" for axis in range(rank)]
 
 
-def frequencies(values: Tensor, dim: int, *, max_period: float = 10_000.0, shift: float = 0.0) -> Tensor:
+def frequencies(values: Tensor, dim: int, *, max_period: float = 10_000.0, shift: float = 0.0) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of values (N,) at `dim // 2` falling frequencies: two tensors (N, dim // 2), float64.
 
     The frequencies are max_period ** -(i / (dim/2 - shift)); shift 0 is Vaswani et al. 2017 and the published DiT,
@@ -95,8 +95,10 @@ class Attention(nn.Module):
         self.q, self.k, self.v = (nn.Linear(width, width, bias=bias) for _ in range(3))
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, stream: Stream | None = None, *, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """x (B, N, D), context (B, L, D), mask (B, N or L) of the keys that count -> (B, N, D)."""
+    def forward(
+        self, x: Tensor, stream: Stream | None = None, *, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """X (B, N, D), context (B, L, D), mask (B, N or L) of the keys that count -> (B, N, D)."""
         source = x if context is None else context
         q, k, v = (
             rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in (self.q(x), self.k(source), self.v(source))

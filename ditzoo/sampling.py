@@ -57,11 +57,10 @@ def sample(
     latents: Tensor | None = None,
     batch_size: int | None = None,
     output_type: str = "pil",
-    return_dict: bool = True,
-    callback_on_step_end: Callable[[int, float, Tensor], None] | None = None,
+    callback_on_step_end: Callable[[int, float, Tensor], object] | None = None,
     count_macs: bool = False,
     **unknown: Any,
-) -> Samples | tuple[Any]:
+) -> Samples:
     """Draw samples from a model.
 
     Args:
@@ -78,7 +77,7 @@ def sample(
         count_macs: count multiply-adds into the ledger.
 
     Returns:
-        `Samples`, or a tuple of its images where `return_dict` is false.
+        `Samples`: images, and what they show.
 
     Raises:
         SamplingError: the request does not fit the model.
@@ -97,24 +96,23 @@ def sample(
     )
     items = requested(spec, class_labels=class_labels, prompt=prompt, num_images=num_images, each=num_images_per_prompt)
     size = (spec.backbone.in_channels, *spec.latent_size())
-    if latents is not None and latents.shape != (len(items), *size):
-        raise SamplingError(f"latents are {shape(latents.shape)}, and {len(items)} samples of '{spec.name}' need {shape((len(items), *size))}")
+    wanted = (len(items), *size)
+    if latents is not None and latents.shape != wanted:
+        raise SamplingError(f"latents are {shape(latents.shape)}, and {len(items)} samples of '{spec.name}' need {shape(wanted)}")
     noise = _noise(generator, seed, range(first_index, first_index + len(items)))
-    start = latents if latents is not None else noise.draw(torch.empty(len(items), *size))
+    start = latents if latents is not None else noise.draw(torch.empty(wanted))
 
     ledger, step = Ledger(count_macs=count_macs), batch_size or len(items)
     parts = []
     for lo in range(0, len(items), step):
         rows = slice(lo, lo + step)
         part = noise if noise.shared else Noise(noise.generators[rows])
-        x = start[rows].to(model.device, model.dtype)
-        for i, (t, x) in enumerate(walk(model, spec, items[rows], x, part, ledger)):
+        result = start[rows].to(model.device, model.dtype)
+        for i, (t, result) in enumerate(walk(model, spec, items[rows], result, part, ledger)):  # noqa: B020 (the last one counts)
             if callback_on_step_end is not None:
-                callback_on_step_end(i, t, x)
-        parts.append(x)
+                callback_on_step_end(i, t, result)
+        parts.append(result)
     images = output(spec, torch.cat(parts), output_type)
-    if not return_dict:
-        return (images,)
     return Samples(images, items, [spec.prompt.caption(item) for item in items], seed if generator is None else None, ledger)
 
 
@@ -128,9 +126,9 @@ def walk(
     schedule, sampler = spec.schedule.build(), spec.sampler.build()
     denoiser = sampler.prepare(Denoiser(model.backbone, schedule, guided(cond, null, spec.guidance), ledger=ledger))
     times = schedule.times(spec.sampling.steps)
-    sigma = schedule.alpha_sigma(times[:1])[1].to(x)
-    for i, x in enumerate(sampler.trajectory(denoiser, x * sigma, schedule, spec.sampling.steps, noise)):
-        yield float(times[i + 1]), x
+    start = schedule.start(x, times[0])
+    for t, after in zip(times[1:], sampler.trajectory(denoiser, start, schedule, spec.sampling.steps, noise), strict=True):
+        yield float(t), after
 
 
 def output(spec: ModelSpec, latents: Tensor, kind: str) -> Any:

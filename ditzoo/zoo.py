@@ -65,7 +65,9 @@ class Zoo:
         """
         wanted = os.environ.get("DITZOO_PLUGINS")
         names = None if wanted is None else {name.strip() for name in wanted.split(",") if name.strip()}
-        manager, origins, failures = pluggy.PluginManager(hookspecs.GROUP), {}, {}
+        manager = pluggy.PluginManager(hookspecs.GROUP)
+        origins: dict[str, str] = {}
+        failures: dict[str, str] = {}
         found = sorted(entry_points(group=hookspecs.GROUP), key=_own_first)
         for entry in found:
             if names is not None and entry.name not in names:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -46,7 +46,9 @@ class Order:
 
 def batches(dataset: Dataset, order: Order, workers: int) -> Iterator[tuple[Tensor, list[Any]]]:
     """Yield (pixels (b, C, *S), items) of each step."""
-    loader = DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=_collate)  # type: ignore[arg-type]
+    loader: DataLoader[Any] = DataLoader(
+        cast(Any, dataset), batch_sampler=cast(Any, order), num_workers=workers, collate_fn=_collate
+    )
     yield from loader
 
 

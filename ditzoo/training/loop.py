@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ditzoo.assemble import Model, build
 from ditzoo.errors import DitzooError, OutputError
-from ditzoo.files import write_text, writable_folder
+from ditzoo.files import writable_folder, write_text
 from ditzoo.grid import save_grid
 from ditzoo.noise import derived_seed, generator
 from ditzoo.sampling import sample

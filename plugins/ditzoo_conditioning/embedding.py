@@ -32,7 +32,7 @@ class LabelPrompt(Prompt):
             raise ValueError("prompt.dropout is 0, so this label table has no null row")
         return self.encode([self.spec.classes] * batch)
 
-    def drop(self, items: Sequence[int] | Tensor, uniform: Tensor) -> Tensor:
+    def drop(self, items: Any, uniform: Tensor) -> Tensor:
         labels = torch.as_tensor(items)
         return torch.where(uniform.to(labels.device) < self.spec.dropout, self.spec.classes, labels)
 
@@ -45,7 +45,8 @@ class NoPrompt(Prompt):
         self.register_buffer("zero", torch.zeros(1, width, device="cpu"), persistent=False)
 
     def encode(self, items: Sequence[Any]) -> Cond:
-        vec = self.zero.expand(len(items), -1)  # type: ignore[operator]
+        zero: Tensor = self.zero  # type: ignore[assignment]
+        vec = zero.expand(len(items), -1)
         return Cond(vec, vec[:, None][:, :0])
 
     def null(self, batch: int) -> Cond:

@@ -79,7 +79,7 @@ class ImageFolder:
 
         with Image.open(path) as opened:
             picture = ImageOps.exif_transpose(opened).convert("L" if self.spec.channels == 1 else "RGB")
-        picture = ImageOps.fit(picture, self.spec.item_size, Image.Resampling.LANCZOS)
+        picture = ImageOps.fit(picture, (self.spec.size, self.spec.size), Image.Resampling.LANCZOS)
         if flip:
             picture = ImageOps.mirror(picture)
         pixels = torch.from_numpy(np.asarray(picture).copy()).float() / 127.5 - 1

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 class DDPMSpec(SamplerSpec):
     """Ancestral sampling (Ho et al. 2020). `variance`: the posterior's (`small`), beta (`large`), or what the network
-    learned between them (`learned`, Nichol and Dhariwal 2021)."""
+    learned between them (`learned`, Nichol and Dhariwal 2021).
+    """
 
     kind: Literal["ddpm"] = "ddpm"
     variance: Literal["small", "large", "learned"] = "small"

@@ -22,9 +22,13 @@ class DiscreteVP(Schedule):
     """`train_steps` noise levels; index k = t * train_steps, k = 0 is clean, k = s + 1 is step s of the literature."""
 
     def __init__(self, spec: VPSpec) -> None:
-        self.spec, self.count = spec, spec.train_steps
+        self.spec = spec
         betas = torch.tensor(spec.betas(), dtype=torch.float64, device="cpu")
         self.log_alpha_bar = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])  # (T + 1,)
+
+    @property
+    def count(self) -> int:
+        return self.spec.train_steps
 
     def times(self, steps: int) -> Tensor:
         if not 1 <= steps <= self.count:
