@@ -41,6 +41,11 @@ class Catalogue:
         return Catalogue(paths, recipes, owners)
 
     @cached_property
+    def spellings(self) -> list[str]:
+        """All names and aliases, as they are written."""
+        return [word for name, path in self.paths.items() for word in (name, *self.read(path).get("aliases", ()))]
+
+    @cached_property
     def aliases(self) -> dict[str, list[str]]:
         """Names by lower-case alias; a list, because two plugins may spell alike."""
         found: dict[str, list[str]] = {}
@@ -70,11 +75,11 @@ class Catalogue:
             raise UnknownNameError(f"'{name}' is an alias of {' and '.join(sorted(set(known)))}; write one of these")
         if Path(name).exists() or "/" in name:
             raise UnknownNameError(
-                f"'{name}' is no name of the catalogue{suggest(name, self.aliases)} "
+                f"'{name}' is no name of the catalogue{suggest(name, self.spellings)} "
                 f"For a folder write 'local-dir:{name}', for a hub repository 'hf-hub:{name}'"
             )
         raise UnknownNameError(
-            f"no model '{name}' in the catalogue{suggest(name, self.aliases)} ('ditzoo list' shows all {len(self.paths)}){hint}"
+            f"no model '{name}' in the catalogue{suggest(name, self.spellings)} ('ditzoo list' shows all {len(self.paths)}){hint}"
         )
 
     @staticmethod

@@ -1,0 +1,95 @@
+"""What many tests share: the zoo, tiny real models, a tiny Fashion-MNIST, the command line in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pluggy
+import pytest
+import torch
+from strangers import two_stream, video
+
+from ditzoo.hookspecs import GROUP
+from ditzoo.zoo import Zoo
+
+torch.set_num_threads(1)  # tiny models; and other work may share the machine
+
+
+@pytest.fixture(scope="session")
+def zoo() -> Zoo:
+    return Zoo.installed()
+
+
+@pytest.fixture(scope="session")
+def strangers_zoo() -> Zoo:
+    """The built-in plugins and the two throw-away ones, in a manager of our own."""
+    import ditzoo_conditioning
+    import ditzoo_data
+    import ditzoo_diffusion
+    import ditzoo_dit
+    import ditzoo_flow
+
+    manager = pluggy.PluginManager(GROUP)
+    for module in (ditzoo_conditioning, ditzoo_data, ditzoo_diffusion, ditzoo_dit, ditzoo_flow, two_stream, video):
+        manager.register(module, name=module.__name__)
+    found = Zoo(manager)
+    assert not found.failures
+    return found
+
+
+def tiny(**changes: object) -> dict[str, object]:
+    """Return the data of a tiny DiT on 8x8 pixels; a change replaces a whole part, or with a dict lays fields over it."""
+    data: dict[str, object] = {
+        "name": "tiny",
+        "backbone": {"kind": "dit", "width": 32, "depth": 3, "heads": 2, "patch": 2, "in_channels": 3, "input_size": [8, 8], "learn_sigma": False},
+        "conditioning": {"kind": "adaln-zero"},
+        "prompt": {"kind": "label", "classes": 5},
+        "schedule": {"kind": "linear"},
+        "sampler": {"kind": "ddim"},
+        "codec": {"kind": "pixels"},
+        "sampling": {"steps": 4},
+    }
+    for name, change in changes.items():
+        old = data.get(name)
+        merged = isinstance(old, dict) and isinstance(change, dict) and change.get("kind", old.get("kind")) == old.get("kind")
+        data[name] = {**old, **change} if merged else change  # type: ignore[dict-item]
+    return data
+
+
+def wake(module: torch.nn.Module, std: float = 0.05) -> torch.nn.Module:
+    """Give every parameter random values, so that gates and heads that start at zero do something."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(torch.randn(p.shape, generator=generator) * std)
+    return module
+
+
+def write_idx(path: Path, array: torch.Tensor) -> None:
+    header = bytes([0, 0, 8, array.dim()]) + struct.pack(f">{array.dim()}I", *array.shape)
+    path.write_bytes(header + array.to(torch.uint8).numpy().tobytes())
+
+
+@pytest.fixture(scope="session")
+def idx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four IDX files in Fashion-MNIST's form: each class a bar at its own height, 64 training and 16 test pictures."""
+    folder = tmp_path_factory.mktemp("idx")
+    for prefix, count in (("train", 64), ("t10k", 16)):
+        labels = torch.arange(count) % 10
+        images = torch.zeros(count, 28, 28)
+        for image, label in zip(images, labels, strict=True):
+            image[2 * label : 2 * label + 6, 4:24] = 200
+        write_idx(folder / f"{prefix}-images-idx3-ubyte", images)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte", labels)
+    return folder
+
+
+def run_ditzoo(*words: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "ditzoo", *map(str, words)], capture_output=True, text=True, timeout=300, env=os.environ | (env or {}), cwd=cwd
+    )
