@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,8 @@ from ditzoo.specs import ModelSpec
 from ditzoo.zoo import Zoo
 
 Result = TypeVar("Result")
+
+CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch counts the other kernels itself
 
 
 def figures(spec: ModelSpec) -> Figures:
@@ -58,9 +60,15 @@ def figures(spec: ModelSpec) -> Figures:
 
 def counted_macs(work: Callable[[], Result]) -> tuple[Result, int]:
     """Run `work` and return its result with the multiply-adds of its matrix products, attention's included."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: _attention_flops}) as counter:
         result = work()
     return result, counter.get_total_flops() // 2
+
+
+def _attention_flops(q: Sequence[int], k: Sequence[int], v: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Count the two products of attention over shapes (B, H, N, d), (B, H, L, d), (B, H, L, e)."""
+    batch, heads, queries, dim = q
+    return 2 * batch * heads * queries * k[-2] * (dim + v[-1])
 
 
 class PeakMemory(TorchDispatchMode):

@@ -35,16 +35,15 @@ def _axes(rank: int) -> tuple[list[str], list[str]]:
 
 
 def frequencies(values: Tensor, dim: int, *, max_period: float = 10_000.0, shift: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines of values (N,) at `dim // 2` falling frequencies: two tensors (N, dim // 2), float64.
+    """Return cosines and sines of values (N,) at `dim // 2` falling frequencies: two tensors (N, dim // 2)
+    in the precision of `values`.
 
     The frequencies are max_period ** -(i / (dim/2 - shift)); shift 0 is Vaswani et al. 2017 and the published DiT,
     shift 1 is what diffusers' DiT computes.
     """
     half = dim // 2
-    rates = torch.exp(
-        torch.arange(half, dtype=torch.float64, device=values.device) * (-math.log(max_period) / (half - shift))
-    )
-    angles = values.double()[:, None] * rates  # (N, half)
+    steps = torch.arange(half, dtype=values.dtype, device=values.device)
+    angles = values[:, None] * torch.exp(-math.log(max_period) * steps / (half - shift))  # (N, half)
     return angles.cos(), angles.sin()
 
 
@@ -53,11 +52,12 @@ def sincos_table(grid: Sequence[int], dim: int, *, scale: Sequence[float] | None
 
     The width is shared out evenly among the axes, the last axis first (in two dimensions: columns, then rows), each as
     [sin, cos]: the table of MAE (He et al. 2021) and of the published DiT. `scale` multiplies each axis' positions.
+    The table is made on the CPU whatever device is the default, so a build on meta has it too.
     """
     if dim % (2 * len(grid)):
         raise ValueError(f"width {dim} is not divisible by {2 * len(grid)}, as a table over {len(grid)} axes needs")
     scale = scale or [1.0] * len(grid)
-    axes = [torch.arange(n, dtype=torch.float64) * s for n, s in zip(grid, scale, strict=True)]
+    axes = [torch.arange(n, dtype=torch.float64, device="cpu") * s for n, s in zip(grid, scale, strict=True)]
     mesh = torch.meshgrid(*axes, indexing="ij")
     parts = []
     for positions in reversed(mesh):
@@ -81,7 +81,7 @@ class TimeEmbedding(nn.Module):
         self.fc2 = nn.Linear(width, width)
 
     def forward(self, t: Tensor) -> Tensor:
-        cos, sin = frequencies(t, self.frequency_dim, shift=self.shift)
+        cos, sin = frequencies(t.float(), self.frequency_dim, shift=self.shift)  # fp32, as the published code trained
         table = torch.cat([cos, sin], dim=1).to(self.fc1.weight.dtype)
         return self.fc2(F.silu(self.fc1(table)))
 

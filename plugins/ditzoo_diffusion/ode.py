@@ -33,7 +33,7 @@ class Heun(Sampler):
             take = expand(alphas[i + 1] - sigmas[i + 1] * alphas[i] / sigmas[i], x)
             x0 = self._data(denoise, x, times[i])
             ahead = keep * x + take * x0
-            if i + 1 < steps:
+            if sigmas[i + 1] > 0:
                 ahead = keep * x + take * (x0 + self._data(denoise, ahead, times[i + 1])) / 2
             x = ahead
             yield x

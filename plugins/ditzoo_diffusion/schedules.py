@@ -22,6 +22,7 @@ class VPSpec(ScheduleSpec):
     """
 
     family: ClassVar[str] = "vp"
+    provides: ClassVar[frozenset[str]] = frozenset({"variance-preserving"})
     free_fields: ClassVar[frozenset[str]] = frozenset({"spacing"})
 
     prediction: Literal["eps", "x0", "v"] = "eps"

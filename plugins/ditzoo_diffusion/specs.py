@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 class DDPMSpec(SamplerSpec):
     """Ancestral sampling (Ho et al. 2020). `variance`: the posterior's (`small`), beta (`large`), or what the network
-    learned between them (`learned`, Nichol and Dhariwal 2021).
+    learned between them (`learned`, Nichol and Dhariwal 2021). The latter two are bounds on a variance-preserving path alone.
     """
 
     kind: Literal["ddpm"] = "ddpm"
@@ -23,7 +23,8 @@ class DDPMSpec(SamplerSpec):
 
     @property
     def requires_now(self) -> frozenset[str]:
-        return frozenset({"learned-variance"} if self.variance == "learned" else set())
+        needs = {"small": set(), "large": {"variance-preserving"}, "learned": {"variance-preserving", "learned-variance"}}
+        return frozenset(needs[self.variance])
 
     def build(self) -> Sampler:
         from ditzoo_diffusion.stochastic import DDPM

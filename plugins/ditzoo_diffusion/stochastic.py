@@ -42,7 +42,7 @@ class DDPM(Sampler):
             added = sigmas[i] ** 2 - (ratio * sigmas[i + 1]) ** 2
             keep, take = ratio * (sigmas[i + 1] / sigmas[i]) ** 2, alphas[i + 1] * added / sigmas[i] ** 2
             x = expand(keep, x) * x + expand(take, x) * seen.x0
-            if i + 1 < steps:
+            if sigmas[i + 1] > 0:
                 small = added * (sigmas[i + 1] / sigmas[i]) ** 2
                 x = x + self._deviation(small, added, seen) * noise.draw(x)
             yield x
@@ -79,6 +79,6 @@ class DDIM(Sampler):
                 deviation = self.eta * (sigmas[i + 1] / sigmas[i]) * added.sqrt()
             toward = (sigmas[i + 1] ** 2 - deviation**2).clamp(min=0).sqrt()
             x = expand(alphas[i + 1], x) * seen.x0 + expand(toward, x) * seen.eps
-            if self.eta and i + 1 < steps:
+            if self.eta and sigmas[i + 1] > 0:
                 x = x + expand(deviation, x) * noise.draw(x)
             yield x
