@@ -30,7 +30,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success its files are flushed and it is renamed to `path`."""
+    """Yield a temporary folder beside `path`; on success its files are flushed and it is renamed to `path`,
+    which must not exist or be empty.
+    """
     writable_folder(path.parent)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
@@ -39,9 +41,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 flush(file)
         aside.chmod(0o777 & ~_umask())
-        if path.exists():
-            shutil.rmtree(path)
         os.replace(aside, path)
+        flush(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

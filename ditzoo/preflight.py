@@ -27,6 +27,7 @@ def check_latent(spec: ModelSpec) -> Iterator[Problem]:
             f"codec '{codec.kind}' makes {codec.channels}-channel latents and backbone '{backbone.kind}' takes "
             f"{backbone.in_channels}; set codec.channels={backbone.in_channels} or backbone.in_channels={codec.channels}"
         )
+        return
     if spec.weights is None:
         return
     trained, found = spec.weights.latent, codec.latent()

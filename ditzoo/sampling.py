@@ -14,17 +14,14 @@ import torch
 from torch import Tensor
 
 from ditzoo.denoiser import Denoiser, Ledger, guided
-from ditzoo.errors import SamplingError, suggest
+from ditzoo.errors import SamplingError, listed, suggest
 from ditzoo.noise import Noise
 from ditzoo.request import adjusted, requested
 from ditzoo.specs import ModelSpec, shape
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from ditzoo.assemble import Model
 
-OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 LARGEST_SEED = 2**63 - 1
 
 
@@ -85,8 +82,8 @@ def sample(
     for name in unknown:
         options = [p for p in inspect.signature(sample).parameters if p not in ("model", "unknown")]
         raise SamplingError(f"sample takes no argument '{name}'{suggest(name, options)}")
-    if output_type not in OUTPUT_TYPES:
-        raise SamplingError(f"no output_type '{output_type}'{suggest(output_type, OUTPUT_TYPES)} (one of {', '.join(OUTPUT_TYPES)})")
+    if output_type not in OUTPUTS:
+        raise SamplingError(f"no output_type '{output_type}'{suggest(output_type, OUTPUTS)} (one of {listed(OUTPUTS)})")
     if seed is not None and not 0 <= seed <= LARGEST_SEED:
         raise SamplingError(f"seed is {seed}; a seed is a whole number from 0 to 2**63 - 1")
     if batch_size is not None and batch_size < 1:
@@ -112,7 +109,7 @@ def sample(
             if callback_on_step_end is not None:
                 callback_on_step_end(i, t, result)
         parts.append(result)
-    images = output(spec, torch.cat(parts), output_type)
+    images = OUTPUTS[output_type](spec, torch.cat(parts))
     return Samples(images, items, [spec.prompt.caption(item) for item in items], seed if generator is None else None, ledger)
 
 
@@ -131,22 +128,27 @@ def walk(
         yield float(t), after
 
 
-def output(spec: ModelSpec, latents: Tensor, kind: str) -> Any:
-    """Decode latents (B, C, *S) into the asked form."""
-    if kind == "latent":
-        return latents
-    pixels = (spec.codec.build().decode(latents).float() / 2 + 0.5).clamp(0, 1)  # (B, 3 or 1, H, W)
-    if kind == "pt":
-        return pixels
-    array = pixels.movedim(1, -1).cpu().numpy()
-    return array if kind == "np" else [_picture(one) for one in array]
+def _pixels(spec: ModelSpec, latents: Tensor) -> Tensor:
+    return (spec.codec.build().decode(latents).float() / 2 + 0.5).clamp(0, 1)  # (B, 3 or 1, *S)
 
 
-def _picture(array: Any) -> Image:
+def _array(spec: ModelSpec, latents: Tensor) -> Any:
+    return _pixels(spec, latents).movedim(1, -1).cpu().numpy()
+
+
+def _pictures(spec: ModelSpec, latents: Tensor) -> list[Any]:
     from PIL import Image
 
-    levels = (array * 255).round().astype("uint8")
-    return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+    levels = (_array(spec, latents) * 255).round().astype("uint8")
+    return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in levels]
+
+
+OUTPUTS: dict[str, Callable[[ModelSpec, Tensor], Any]] = {
+    "pil": _pictures,
+    "np": _array,
+    "pt": _pixels,
+    "latent": lambda spec, latents: latents,
+}
 
 
 def _noise(generator: Any, seed: int | None, indices: range) -> Noise:

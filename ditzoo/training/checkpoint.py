@@ -36,6 +36,10 @@ def _step(path: Path) -> int:
 def save_checkpoint(out: Path, step: int, recipe: Recipe, module: nn.Module, ema: EMA, optimizer: Optimizer) -> Path:
     """Write everything that the rest of the run depends on; the random numbers depend on (seed, step) alone."""
     path = out / f"checkpoint-{step}"
+    for left in out.glob(".checkpoint-*.tmp"):  # of a run that was killed while it wrote
+        shutil.rmtree(left, ignore_errors=True)
+    if path.exists():  # without a state.json, or it would have been resumed from
+        shutil.rmtree(path)
     try:
         with replacing_folder(path) as aside:
             save_weights(module, aside / "model.safetensors")

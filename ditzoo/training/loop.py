@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor
 
@@ -45,6 +46,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = Fals
     if checkpoints(out) and not resume:
         raise OutputError(f"'{out}' holds a run ({checkpoints(out)[-1].name}); add --resume to go on with it, or choose another --out")
     dataset = recipe.data.build()
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(
         mixed_precision=recipe.length.mixed_precision, dataloader_config=DataLoaderConfiguration(use_seedable_sampler=False)
     )

@@ -1,0 +1,235 @@
+"""Training: it learns, a killed run ends as an unbroken one, processes share a batch, and a bad recipe is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run_ditzoo, tiny, wake
+from safetensors.torch import load_file
+
+from ditzoo.assemble import build
+from ditzoo.errors import CheckpointError, OutputError, SpecError, UnknownNameError
+from ditzoo.noise import generator
+from ditzoo.training.ema import EMA
+from ditzoo.training.loop import train
+from ditzoo.training.loss import Draws, diffusion_loss
+from ditzoo.training.recipe import Optimizer, read_recipe
+
+RECIPE = """
+seed = 3
+[model]
+name = "bars"
+conditioning = {{kind = "adaln-zero"}}
+prompt = {{kind = "label", classes = 10}}
+schedule = {{kind = "{schedule}"}}
+sampler = {{kind = "ddim", clip = 1.0}}
+codec = {{kind = "pixels", channels = 1}}
+sampling = {{steps = 5, samples = 10}}
+[model.backbone]
+kind = "dit"
+width = 32
+depth = 2
+heads = 2
+patch = 7
+in_channels = 1
+input_size = [28, 28]
+learn_sigma = {sigma}
+[data]
+kind = "fashion-mnist"
+folder = "{folder}"
+[optimizer]
+lr = 6e-3
+warmup = 5
+decay = "cosine"
+[length]
+steps = 30
+batch_size = 12
+ema = 0.9
+[output]
+log_every = 5
+checkpoint_every = 5
+"""
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory, idx_folder):
+    path = tmp_path_factory.mktemp("recipe") / "bars.toml"
+    path.write_text(RECIPE.format(folder=idx_folder, schedule="cosine", sigma="false"))
+    return path
+
+
+def losses(folder: Path) -> list[float]:
+    with (folder / "log.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def deciding(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log.csv").open() as file:
+        return [{name: row[name] for name in ("step", "epoch", "loss", "lr", "grad_norm")} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="session")
+def unbroken(recipe, zoo, tmp_path_factory):
+    out = tmp_path_factory.mktemp("unbroken")
+    train(read_recipe(str(recipe), zoo), out, quiet=True)
+    return out
+
+
+def test_it_learns_and_leaves_what_a_user_expects(unbroken):
+    found = losses(unbroken)
+    assert found[-1] < 0.75 * found[0]
+    assert sorted(path.name for path in unbroken.glob("checkpoint-*")) == ["checkpoint-25", "checkpoint-30"]
+    assert not list(unbroken.rglob("*.tmp"))
+    assert json.loads((unbroken / "recipe.json").read_text())["seed"] == 3
+    done = run_ditzoo("sample", f"local-dir:{unbroken / 'model'}", "--out", unbroken / "drawn")
+    assert done.returncode == 0, done.stderr
+    assert len(list((unbroken / "drawn").glob("0*.png"))) == 10
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_weights_and_log(recipe, unbroken, tmp_path):
+    command = [sys.executable, "-m", "ditzoo", "train", str(recipe), "--out", str(tmp_path), "--resume", "--quiet", "--set", "output.keep=3"]
+    for after in (1, 3):  # kill once the first checkpoint is there, and again after the third
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("checkpoint-*"))) < after and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == 0, done.stderr
+    for file in ("model/model.safetensors", "checkpoint-30/model.safetensors", "checkpoint-30/ema.safetensors"):
+        ours, theirs = load_file(tmp_path / file), load_file(unbroken / file)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert deciding(tmp_path) == deciding(unbroken)
+
+
+def test_two_processes_train_as_one(recipe, unbroken, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+         "--dynamo_backend", "no", "-m", "ditzoo", "train", str(recipe), "--out", str(tmp_path), "--quiet"],
+        capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert losses(tmp_path) == pytest.approx(losses(unbroken), rel=1e-4)
+
+
+def test_accumulation_is_the_same_step(recipe, unbroken, zoo, tmp_path):
+    train(read_recipe(str(recipe), zoo, ["length.accumulate=3"]), tmp_path, quiet=True)
+    assert losses(tmp_path) == pytest.approx(losses(unbroken), rel=1e-4)
+
+
+def test_samples_and_tensorboard_are_written_when_asked(recipe, zoo, tmp_path):
+    settings = ["length.steps=6", "optimizer.warmup=0", "output.sample_every=3", "output.tensorboard=true", "length.mixed_precision=bf16"]
+    train(read_recipe(str(recipe), zoo, settings), tmp_path, quiet=True)
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["00000003.png", "00000006.png"]
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_another_recipe_is_refused_with_the_fields_that_differ(recipe, zoo, unbroken):
+    with pytest.raises(CheckpointError, match=r"optimizer\.lr \(0\.006 there, 0\.1 here\)"):
+        train(read_recipe(str(recipe), zoo, ["optimizer.lr=0.1"]), unbroken, resume=True, quiet=True)
+    with pytest.raises(OutputError, match="holds a run .checkpoint-30.; add --resume"):
+        train(read_recipe(str(recipe), zoo), unbroken, quiet=True)
+
+
+@pytest.mark.parametrize(("settings", "told"), [
+    (["model.codec.channels=3", "model.backbone.in_channels=3"], "data 'fashion-mnist' has 1-channel pictures and codec 'pixels' takes 3"),
+    (["model.prompt.classes=7"], "data 'fashion-mnist' has 10 classes and prompt.classes is 7; set model.prompt.classes=10"),
+    (["model.backbone.input_size=[14, 14]"], "gives latents of 28x28: the position table serves latents of 14x14 alone"),
+    (["length.steps=0"], "length.steps: input should be greater than 0, found 0"),
+    (["length.batch_size=7", "length.accumulate=2"], "batch_size=7 is not divisible by accumulate=2"),
+    (["optimizer.warmup=30"], "optimizer.warmup=30 leaves nothing of length.steps=30"),
+    (["optimiser.lr=1"], "unknown field 'optimiser'; did you mean 'optimizer'"),
+    (["data.kind=cifar"], "no installed plugin offers dataset kind 'cifar'; installed: fashion-mnist, image-folder"),
+    (["length.mixed_precision=fp8"], "length.mixed_precision"),
+])
+def test_recipes_that_do_not_fit_are_refused(recipe, zoo, settings, told):
+    with pytest.raises(SpecError) as caught:
+        read_recipe(str(recipe), zoo, settings)
+    assert told in str(caught.value)
+
+
+def test_unknown_recipes_are_refused_with_near_ones(zoo):
+    with pytest.raises(UnknownNameError, match="no recipe 'fashion-dti'.*did you mean 'fashion-dit'"):
+        read_recipe("fashion-dti", zoo)
+
+
+def test_named_models_take_settings(zoo):
+    assert read_recipe("fashion-dit", zoo, ["model.backbone.depth=3"]).model.backbone.depth == 3
+    assert read_recipe("fashion-dit", zoo).model.weights is None  # a run makes its own
+
+
+def test_learning_rate_shapes():
+    warm = Optimizer(lr=1.0, warmup=3, decay="cosine", final_lr=0.1)
+    assert [warm.factor(step, 13) for step in (0, 1, 2)] == [0.25, 0.5, 0.75]
+    assert warm.factor(3, 13) == 1
+    assert warm.factor(8, 13) == pytest.approx(0.55)
+    assert warm.factor(13, 13) == pytest.approx(0.1)
+    assert Optimizer(decay="linear").factor(25, 100) == 0.75
+    assert Optimizer().factor(99, 100) == 1
+
+
+def test_ema_is_the_recursion_and_steps_aside_again():
+    module = torch.nn.Linear(2, 1)
+    ema, expected = EMA(module, 0.9, warmup=False), module.weight.detach().clone()
+    for step in range(1, 4):
+        with torch.no_grad():
+            module.weight.add_(1.0)
+        ema.update(module, step)
+        expected = 0.9 * expected + 0.1 * module.weight.detach()
+    own = module.weight.detach().clone()
+    with ema.applied(module):
+        torch.testing.assert_close(module.weight.detach(), expected)
+    assert torch.equal(module.weight.detach(), own)
+    warm = EMA(module, 0.9999)
+    with torch.no_grad():
+        module.weight.add_(1.0)
+    warm.update(module, 1)
+    torch.testing.assert_close(warm.state()["weight"], own + 9 / 11)  # decay (1 + 1) / (10 + 1)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "flow"])
+def test_the_loss_of_a_perfect_network_is_zero_and_labels_are_dropped(zoo, schedule):
+    model = build(zoo.model(tiny(schedule={"kind": schedule})))
+    latents = torch.randn(64, 3, 8, 8)
+    draws = Draws.of(latents, generator(0))
+    built = model.spec.schedule.build()
+    seen = []
+
+    def perfect(x, t, items):
+        seen.append(items)
+        return built.target(latents, draws.noise, built.draw(draws.time))
+
+    assert diffusion_loss(model, perfect, built, latents, [1] * 64, draws).abs().max() < 1e-10
+    dropped = (seen[0] == 5).float().mean()
+    assert torch.equal(seen[0] == 5, draws.drop < 0.1)
+    assert 0 < dropped < 0.3
+
+
+def test_the_bound_teaches_the_variance_and_leaves_the_mean_alone(zoo):
+    data = tiny(backbone={"learn_sigma": True})
+    model = wake(build(zoo.model(data))).requires_grad_(True)
+    latents = torch.randn(8, 3, 8, 8)
+    draws, schedule = Draws.of(latents, generator(1)), model.spec.schedule.build()
+    outputs = []
+
+    def call(x, t, items):
+        outputs.append(model(x, t, items))
+        outputs[-1].retain_grad()
+        return outputs[-1]
+
+    whole = diffusion_loss(model, call, schedule, latents, [0] * 8, draws)
+    whole.mean().backward()
+    simple = 2 * (outputs[0][:, :3] - draws.noise) / (8 * 3 * 8 * 8)
+    torch.testing.assert_close(outputs[0].grad[:, :3], simple, atol=1e-6, rtol=1e-4)  # the squared error's gradient alone
+    assert outputs[0].grad[:, 3:].abs().min() > 0
+    assert (whole > (outputs[0][:, :3] - draws.noise).square().flatten(1).mean(1)).all()  # a KL divergence is positive
