@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ditzoo.assemble import Model, build, load
     from ditzoo.errors import DitzooError
+    from ditzoo.model_spec import ModelSpec
     from ditzoo.sampling import Samples
-    from ditzoo.specs import ModelSpec
     from ditzoo.zoo import Zoo
 
 __version__ = "0.1.0"
 __all__ = ["DitzooError", "Model", "ModelSpec", "Samples", "Zoo", "build", "list", "load", "spec"]
 
 _HOMES = {
-    "Model": "assemble", "build": "assemble", "load": "assemble", "DitzooError": "errors", "Samples": "sampling",
-    "ModelSpec": "specs", "Zoo": "zoo",
+    "Model": "assemble",
+    "build": "assemble",
+    "load": "assemble",
+    "DitzooError": "errors",
+    "Samples": "sampling",
+    "ModelSpec": "model_spec",
+    "Zoo": "zoo",
 }
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ditzoo.files import writable_folder, write_text
 from ditzoo.interfaces import Backbone, Cond, Prompt
+from ditzoo.model_spec import ModelSpec, Weights
 from ditzoo.sources import SPEC_FILE, WEIGHTS_FILE, resolve, weights_path
-from ditzoo.specs import ModelSpec, Weights
 from ditzoo.weights import load_weights, read_weights, save_weights
 from ditzoo.zoo import Zoo
 
@@ -91,9 +91,7 @@ def load(
     return load_spec(spec, folder, dtype=dtype, device=device)
 
 
-def load_spec(
-    spec: ModelSpec, folder: Path, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
-) -> Model:
+def load_spec(spec: ModelSpec, folder: Path, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Model:
     """Load the model of a spec whose weights file lies in `folder`."""
     path = weights_path(spec, folder)
     tensors = read_weights(path, sha256=spec.weights.sha256 if spec.weights else None)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from ditzoo.specs import ModelSpec, shape
+from ditzoo.model_spec import ModelSpec
+from ditzoo.specs import shape
 
 FIGURES_FILE = "figures.json"
 
@@ -122,9 +124,25 @@ def _value(value: Any) -> str:
 def _weights(weights: dict[str, Any] | None) -> str:
     if weights is None:
         return "none: an architecture to train, or to draw from with --random-weights"
-    return f"file {weights['file']}" if "file" in weights else f"hub {weights['repo']}" + (
-        f" at {weights['revision']}" if "revision" in weights else ""
+    return (
+        f"file {weights['file']}"
+        if "file" in weights
+        else f"hub {weights['repo']}" + (f" at {weights['revision']}" if "revision" in weights else "")
     )
+
+
+def markdown_table(models: Iterable[tuple[ModelSpec, Path]]) -> str:
+    """Return a Markdown table of models, smallest first: computed figures, and the FID that the source states."""
+    rows = []
+    for spec, folder in models:
+        found = figures_of(spec, folder)
+        fids = [f"{value} ({name.removeprefix('FID-50K ')})" for name, value in spec.card.published.items() if name.startswith("FID")]
+        source = "shipped" if spec.weights and spec.weights.file else "hub" if spec.weights else ""
+        row = (f"`{spec.name}`", f"{found.parameters / 1e6:.1f}", f"{found.macs / 1e9:.2f}", str(found.tokens), source, "; ".join(fids))
+        rows.append((found.macs, row))
+    head = ("model", "parameters (M)", "GMACs", "tokens", "weights", "published FID-50K")
+    lines = [head, ("---", "--:", "--:", "--:", "---", "---"), *(row for _, row in sorted(rows))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def megabytes(count: int) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ditzoo.interfaces import Backbone, Cond, Prediction, Schedule
-from ditzoo.specs import Guidance
+from ditzoo.model_spec import Guidance
 
 Result = TypeVar("Result")
 

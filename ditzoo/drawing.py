@@ -16,9 +16,9 @@ from ditzoo.assemble import build, load_spec
 from ditzoo.errors import OutputError, SamplingError
 from ditzoo.files import replacing, write_text
 from ditzoo.grid import save_grid
+from ditzoo.model_spec import ModelSpec
 from ditzoo.sampling import sample
 from ditzoo.sources import weights_path
-from ditzoo.specs import ModelSpec
 from ditzoo.weights import file_sha256
 
 SIDECAR, GRID = "samples.json", "grid.png"

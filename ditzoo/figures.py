@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ditzoo.assemble import build_meta
 from ditzoo.cards import FIGURES_FILE, Figures, figures_key
 from ditzoo.files import write_text
-from ditzoo.specs import ModelSpec
+from ditzoo.model_spec import ModelSpec
 from ditzoo.zoo import Zoo
 
 Result = TypeVar("Result")
@@ -54,8 +54,6 @@ def figures(spec: ModelSpec) -> Figures:
         weight_bytes=sum(p.numel() * 4 for p in parameters),
         activation_bytes=memory.peak,
     )
-
-
 
 
 def counted_macs(work: Callable[[], Result]) -> tuple[Result, int]:

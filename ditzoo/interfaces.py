@@ -255,9 +255,7 @@ class Sampler(ABC):
     """Walks from noise to data. No state is kept: one sampler may serve any number of runs at once."""
 
     @abstractmethod
-    def trajectory(
-        self, denoise: Denoise, x: Tensor, schedule: Schedule, steps: int, noise: Noise
-    ) -> Iterator[Tensor]:
+    def trajectory(self, denoise: Denoise, x: Tensor, schedule: Schedule, steps: int, noise: Noise) -> Iterator[Tensor]:
         """Yield x after each step, from x at the first of `schedule.times(steps)` to data."""
 
     def evaluations(self, steps: int) -> int:

@@ -95,14 +95,10 @@ class Attention(nn.Module):
         self.q, self.k, self.v = (nn.Linear(width, width, bias=bias) for _ in range(3))
         self.out = nn.Linear(width, width)
 
-    def forward(
-        self, x: Tensor, stream: Stream | None = None, *, context: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, stream: Stream | None = None, *, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """X (B, N, D), context (B, L, D), mask (B, N or L) of the keys that count -> (B, N, D)."""
         source = x if context is None else context
-        q, k, v = (
-            rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in (self.q(x), self.k(source), self.v(source))
-        )
+        q, k, v = (rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in (self.q(x), self.k(source), self.v(source)))
         keep = None if mask is None else mask[:, None, None, :]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
         return self.out(rearrange(out, "b h n d -> b n (h d)"))

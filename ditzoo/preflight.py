@@ -14,7 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 from ditzoo.errors import SamplingError, listed
 
 if TYPE_CHECKING:
-    from ditzoo.specs import ModelSpec
+    from ditzoo.model_spec import ModelSpec
 
 Problem = tuple[str, str]
 
@@ -23,9 +23,12 @@ def check_latent(spec: ModelSpec) -> Iterator[Problem]:
     """The codec's latent is the one that the backbone takes and that the weights were trained on."""
     codec, backbone = spec.codec, spec.backbone
     if codec.channels != backbone.in_channels:
-        yield "codec.channels", (
-            f"codec '{codec.kind}' makes {codec.channels}-channel latents and backbone '{backbone.kind}' takes "
-            f"{backbone.in_channels}; set codec.channels={backbone.in_channels} or backbone.in_channels={codec.channels}"
+        yield (
+            "codec.channels",
+            (
+                f"codec '{codec.kind}' makes {codec.channels}-channel latents and backbone '{backbone.kind}' takes "
+                f"{backbone.in_channels}; set codec.channels={backbone.in_channels} or backbone.in_channels={codec.channels}"
+            ),
         )
         return
     if spec.weights is None:
@@ -33,9 +36,12 @@ def check_latent(spec: ModelSpec) -> Iterator[Problem]:
     trained, found = spec.weights.latent, codec.latent()
     for name in type(trained).model_fields:
         if getattr(found, name) != getattr(trained, name):
-            yield f"codec.{name}", (
-                f"codec.{name}={getattr(found, name):g} but the weights were trained on latents with "
-                f"{name} {getattr(trained, name):g}; set codec.{name}={getattr(trained, name):g}"
+            yield (
+                f"codec.{name}",
+                (
+                    f"codec.{name}={getattr(found, name):g} but the weights were trained on latents with "
+                    f"{name} {getattr(trained, name):g}; set codec.{name}={getattr(trained, name):g}"
+                ),
             )
 
 
@@ -56,26 +62,30 @@ def check_prediction(spec: ModelSpec) -> Iterator[Problem]:
         return
     trained, found = spec.weights.schedule, spec.schedule
     if found.kind != trained.kind:
-        yield "schedule.kind", (
-            f"schedule '{found.kind}' ({found.family}, predicts {found.prediction}) does not fit these weights, which were "
-            f"trained under '{trained.kind}' ({trained.family}, predicts {trained.prediction}); set schedule.kind={trained.kind}"
+        yield (
+            "schedule.kind",
+            (
+                f"schedule '{found.kind}' ({found.family}, predicts {found.prediction}) does not fit these weights, which were "
+                f"trained under '{trained.kind}' ({trained.family}, predicts {trained.prediction}); set schedule.kind={trained.kind}"
+            ),
         )
         return
     for name in type(trained).model_fields:
         ours, theirs = getattr(found, name), getattr(trained, name)
         if ours != theirs and name not in found.free_fields:
-            yield f"schedule.{name}", (
-                f"schedule.{name}={ours} but the weights were trained with {theirs}; set schedule.{name}={theirs}"
-            )
+            yield f"schedule.{name}", (f"schedule.{name}={ours} but the weights were trained with {theirs}; set schedule.{name}={theirs}")
 
 
 def check_steps(spec: ModelSpec) -> Iterator[Problem]:
     """A discrete schedule cannot be walked in more steps than it has."""
     most = spec.schedule.max_steps
     if most is not None and spec.sampling.steps > most:
-        yield "sampling.steps", (
-            f"{spec.sampling.steps} steps asked of schedule '{spec.schedule.kind}', which has {most}; "
-            f"set sampling.steps to at most {most}"
+        yield (
+            "sampling.steps",
+            (
+                f"{spec.sampling.steps} steps asked of schedule '{spec.schedule.kind}', which has {most}; "
+                f"set sampling.steps to at most {most}"
+            ),
         )
 
 
@@ -83,31 +93,36 @@ def check_guidance(spec: ModelSpec) -> Iterator[Problem]:
     """Guidance needs a null prompt, and no more channels than the latent has."""
     scale, channels = spec.guidance.scale, spec.guidance.channels
     if scale != 1 and "null" not in spec.prompt.provides_now:
-        yield "guidance.scale", (
-            f"guidance.scale={scale:g} needs a null prompt, and prompt '{spec.prompt.kind}' as declared has none; "
-            f"set guidance.scale=1, or train with a prompt that has one"
+        yield (
+            "guidance.scale",
+            (
+                f"guidance.scale={scale:g} needs a null prompt, and prompt '{spec.prompt.kind}' as declared has none; "
+                f"set guidance.scale=1, or train with a prompt that has one"
+            ),
         )
     if channels != "all" and channels > spec.backbone.in_channels:
-        yield "guidance.channels", (
-            f"guidance.channels={channels} but latents have {spec.backbone.in_channels}; "
-            f"set guidance.channels={spec.backbone.in_channels} or 'all'"
+        yield (
+            "guidance.channels",
+            (
+                f"guidance.channels={channels} but latents have {spec.backbone.in_channels}; "
+                f"set guidance.channels={spec.backbone.in_channels} or 'all'"
+            ),
         )
 
 
 def check_capabilities(spec: ModelSpec) -> Iterator[Problem]:
     """What one part requires, some other part provides."""
-    parts = {
-        slot: part
-        for slot in type(spec).model_fields
-        if hasattr(part := getattr(spec, slot), "provides_now")
-    }
+    parts = {slot: part for slot in type(spec).model_fields if hasattr(part := getattr(spec, slot), "provides_now")}
     for slot, part in parts.items():
         offered = frozenset[str]().union(*(other.provides_now for name, other in parts.items() if name != slot))
         for missing in sorted(part.requires_now - offered):
-            yield f"{slot}.kind", (
-                f"{slot} '{part.kind}' requires '{missing}', which none of the other parts provides "
-                f"({', '.join(f'{name} {other.kind}' for name, other in parts.items() if name != slot)} "
-                f"provide {listed(sorted(offered))}); choose another {slot} or a part that provides it"
+            yield (
+                f"{slot}.kind",
+                (
+                    f"{slot} '{part.kind}' requires '{missing}', which none of the other parts provides "
+                    f"({', '.join(f'{name} {other.kind}' for name, other in parts.items() if name != slot)} "
+                    f"provide {listed(sorted(offered))}); choose another {slot} or a part that provides it"
+                ),
             )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ditzoo.errors import SamplingError, explain
-from ditzoo.specs import ModelSpec
+from ditzoo.model_spec import ModelSpec
 
 
 def adjusted(

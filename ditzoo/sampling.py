@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ditzoo.denoiser import Denoiser, Ledger, guided
 from ditzoo.errors import SamplingError, listed, suggest
+from ditzoo.model_spec import ModelSpec
 from ditzoo.noise import Noise
 from ditzoo.request import adjusted, requested
-from ditzoo.specs import ModelSpec, shape
+from ditzoo.specs import shape
 
 if TYPE_CHECKING:
     from ditzoo.assemble import Model
@@ -88,9 +89,7 @@ def sample(
         raise SamplingError(f"seed is {seed}; a seed is a whole number from 0 to 2**63 - 1")
     if batch_size is not None and batch_size < 1:
         raise SamplingError(f"batch_size is {batch_size}; at least 1 is needed")
-    spec = adjusted(
-        model.spec, steps=num_inference_steps, guidance_scale=guidance_scale, height=height, width=width, num_frames=num_frames
-    )
+    spec = adjusted(model.spec, steps=num_inference_steps, guidance_scale=guidance_scale, height=height, width=width, num_frames=num_frames)
     items = requested(spec, class_labels=class_labels, prompt=prompt, num_images=num_images, each=num_images_per_prompt)
     size = (spec.backbone.in_channels, *spec.latent_size())
     wanted = (len(items), *size)
@@ -114,9 +113,7 @@ def sample(
 
 
 @torch.no_grad()
-def walk(
-    model: Model, spec: ModelSpec, items: Sequence[Any], x: Tensor, noise: Noise, ledger: Ledger
-) -> Iterator[tuple[float, Tensor]]:
+def walk(model: Model, spec: ModelSpec, items: Sequence[Any], x: Tensor, noise: Noise, ledger: Ledger) -> Iterator[tuple[float, Tensor]]:
     """Yield (t, x) after each step of one batch, from noise x (B, C, *S) to data."""
     cond = model.prompt.encode(items)
     null = model.prompt.null(len(items)) if spec.guidance.scale != 1 else None

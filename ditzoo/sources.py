@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ditzoo.catalogue import override, read_toml
 from ditzoo.errors import CheckpointError, SpecError, UnknownNameError
-from ditzoo.specs import ModelSpec
+from ditzoo.model_spec import ModelSpec
 from ditzoo.zoo import Zoo
 
 SPEC_FILE, WEIGHTS_FILE = "ditzoo.json", "model.safetensors"
@@ -59,5 +59,3 @@ def _read_folder(folder: Path, zoo: Zoo, settings: Iterable[str]) -> ModelSpec:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
     return zoo.model(override(data, settings), source=str(path))
-
-

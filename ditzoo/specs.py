@@ -1,7 +1,7 @@
-"""Part specs and model specs: what a model is made of, as frozen, validated data. Imports no torch.
+"""Part specs: the exchangeable pieces of a model as frozen, validated data. Imports no torch.
 
 A *part* is one exchangeable piece. Its spec is a pydantic class with a `slot`, a `kind` and fields; its `build`
-imports what it needs and returns the working piece. A *model spec* holds one part for each slot. Where data
+imports what it needs and returns the working piece. A model spec holds one part for each slot; where data
 comes in (TOML, JSON, keyword arguments), the zoo in the validation context finds the class of each part by its
 kind, so the core knows no kind by name.
 """
@@ -9,12 +9,12 @@ kind, so the core knows no kind by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
-from ditzoo.errors import SamplingError, listed, suggest
+from ditzoo.errors import listed, suggest
 
 if TYPE_CHECKING:
     from ditzoo.interfaces import Backbone, Codec, Conditioning, Dataset, Prompt, Sampler, Schedule
@@ -181,8 +181,9 @@ class CodecSpec(Part):
         for extent in size:
             if extent % self.factor:
                 below, above = extent // self.factor * self.factor, -(-extent // self.factor) * self.factor
-                raise ValueError(f"{extent} pixels are not a multiple of codec.factor={self.factor}; "
-                                 f"nearest: {max(below, self.factor)}, {above}")
+                raise ValueError(
+                    f"{extent} pixels are not a multiple of codec.factor={self.factor}; nearest: {max(below, self.factor)}, {above}"
+                )
         return tuple(extent // self.factor for extent in size)
 
     def pixel_size(self, size: Sequence[int]) -> tuple[int, ...]:
@@ -238,103 +239,8 @@ CodecSlot = Annotated[SerializeAsAny[CodecSpec], BeforeValidator(_from_zoo(Codec
 DatasetSlot = Annotated[SerializeAsAny[DatasetSpec], BeforeValidator(_from_zoo(DatasetSpec))]
 
 SLOTS: dict[str, type[Part]] = {
-    base.slot: base
-    for base in (BackboneSpec, ConditioningSpec, PromptSpec, ScheduleSpec, SamplerSpec, CodecSpec, DatasetSpec)
+    base.slot: base for base in (BackboneSpec, ConditioningSpec, PromptSpec, ScheduleSpec, SamplerSpec, CodecSpec, DatasetSpec)
 }
-
-
-class Guidance(Spec):
-    """Classifier-free guidance (Ho and Salimans 2022): out = null + scale * (cond - null).
-
-    `interval` is the range of t (1 is noise) in which it acts; `channels` limits it to the first channels of the
-    latent (the published DiT and SiT guide 3 of 4), `"all"` guides every one.
-    """
-
-    scale: float = Field(1.0, ge=0)
-    interval: tuple[float, float] = (0.0, 1.0)
-    channels: Positive | Literal["all"] = "all"
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Guidance:
-        lo, hi = self.interval
-        if not 0 <= lo <= hi <= 1:
-            raise ValueError(f"interval must rise within 0 (data) to 1 (noise), found ({lo:g}, {hi:g})")
-        return self
-
-
-class Sampling(Spec):
-    """What `sample` does when not told otherwise. Sizes are in pixels; None is the size of training."""
-
-    steps: Positive = 50
-    samples: Positive = 8
-    height: Positive | None = None
-    width: Positive | None = None
-    num_frames: Positive | None = None
-
-
-class Weights(Spec):
-    """Where trained weights are and what they were trained for: the contract that a composition must keep."""
-
-    file: str | None = Field(None, description="safetensors file beside the spec")
-    repo: str | None = Field(None, description="hub repository, owner/name")
-    revision: str | None = None
-    sha256: str | None = None
-    schedule: ScheduleSlot
-    latent: Latent
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Weights:
-        if (self.file is None) == (self.repo is None):
-            raise ValueError("name either a file beside the spec or a hub repo, and not both")
-        return self
-
-
-class Card(Spec):
-    """What is said of a model and cannot be computed: its origin, its training and its measured quality."""
-
-    summary: str = ""
-    paper: str = ""
-    license: str = ""
-    data: str = ""
-    training: str = ""
-    published: dict[str, float | str] = Field(default_factory=dict, description="figures that the source states")
-    measured: dict[str, float | str] = Field(default_factory=dict, description="figures of our own, with their command")
-    notes: str = ""
-
-
-class ModelSpec(Spec):
-    """One complete declarative description of a model. Its parts fit together, or it does not validate."""
-
-    name: str
-    aliases: tuple[str, ...] = ()
-    backbone: BackboneSlot
-    conditioning: ConditioningSlot
-    prompt: PromptSlot
-    schedule: ScheduleSlot
-    sampler: SamplerSlot
-    codec: CodecSlot
-    guidance: Guidance = Guidance()
-    sampling: Sampling = Sampling()
-    weights: Weights | None = None
-    card: Card = Card()
-
-    @model_validator(mode="after")
-    def _preflight(self) -> ModelSpec:
-        from ditzoo.preflight import refuse
-
-        refuse(self)
-        return self
-
-    def pixel_size(self) -> tuple[int, ...]:
-        """The size of a sample in pixels, (H, W) or (T, H, W): what `sampling` says, or the size of training."""
-        trained = self.codec.pixel_size(self.backbone.input_size)
-        asked = (self.sampling.num_frames, self.sampling.height, self.sampling.width)
-        if self.sampling.num_frames is not None and len(trained) < 3:
-            raise SamplingError(f"'{self.name}' makes pictures, not video: leave out num_frames={self.sampling.num_frames}")
-        return tuple(size or own for size, own in zip(asked[-len(trained):], trained, strict=True))
-
-    def latent_size(self) -> tuple[int, ...]:
-        return self.codec.latent_size(self.pixel_size())
 
 
 def shape(size: Sequence[int]) -> str:

@@ -15,8 +15,13 @@ from ditzoo.errors import CheckpointError, OutputError, listed
 from ditzoo.files import replacing
 
 
-def save_weights(module_or_tensors: nn.Module | Mapping[str, Tensor], path: Path, *, dtype: torch.dtype | None = None,
-                 metadata: Mapping[str, str] | None = None) -> None:
+def save_weights(
+    module_or_tensors: nn.Module | Mapping[str, Tensor],
+    path: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write a state dict as safetensors, floating tensors cast to `dtype`; the file appears whole or not at all."""
     state = module_or_tensors.state_dict() if isinstance(module_or_tensors, nn.Module) else module_or_tensors
     tensors = {
@@ -51,8 +56,9 @@ def read_weights(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
         raise CheckpointError(f"cannot read {path}: {cause}") from error
 
 
-def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str, dtype: torch.dtype | None = None,
-                 device: torch.device | str = "cpu") -> None:
+def load_weights(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, source: str, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> None:
     """Assign tensors to a module built on meta. Every key must be there, no other, each in its shape.
 
     With neither a cast nor a move the parameters are the mapped file itself: nothing is copied.
@@ -71,10 +77,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
     ]
     if faults:
         raise CheckpointError(f"{source} does not hold this model's weights: {'; '.join(faults)}")
-    state = {
-        name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
-        for name, tensor in tensors.items()
-    }
+    state = {name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None) for name, tensor in tensors.items()}
     module.load_state_dict(state, assign=True)
     left = [name for name, value in (*module.named_parameters(), *module.named_buffers()) if value.is_meta]
     if left:

@@ -22,7 +22,8 @@ from pydantic_core import PydanticCustomError
 from ditzoo import hookspecs
 from ditzoo.catalogue import Catalogue, override
 from ditzoo.errors import PluginError, PluginWarning, SpecError, explain, listed, suggest
-from ditzoo.specs import SLOTS, ModelSpec, Part, Spec
+from ditzoo.model_spec import ModelSpec
+from ditzoo.specs import SLOTS, Part, Spec
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
@@ -155,8 +156,10 @@ class Zoo:
                 self._check_part(part, plugin)
             catalogue = self.catalogue.joined(plugin.folders, plugin.describe())
         except Exception as error:  # whatever a stranger's hook raises is his failure, not the program's
-            self.failures[name] = f"{plugin.origin}: {error}" if isinstance(error, PluginError | SpecError) else (
-                f"{plugin.origin}: {type(error).__name__}: {error}"
+            self.failures[name] = (
+                f"{plugin.origin}: {error}"
+                if isinstance(error, PluginError | SpecError)
+                else (f"{plugin.origin}: {type(error).__name__}: {error}")
             )
             self.manager.unregister(name=name)
             return

@@ -45,7 +45,16 @@ def tiny(**changes: object) -> dict[str, object]:
     """Return the data of a tiny DiT on 8x8 pixels; a change replaces a whole part, or with a dict lays fields over it."""
     data: dict[str, object] = {
         "name": "tiny",
-        "backbone": {"kind": "dit", "width": 32, "depth": 3, "heads": 2, "patch": 2, "in_channels": 3, "input_size": [8, 8], "learn_sigma": False},
+        "backbone": {
+            "kind": "dit",
+            "width": 32,
+            "depth": 3,
+            "heads": 2,
+            "patch": 2,
+            "in_channels": 3,
+            "input_size": [8, 8],
+            "learn_sigma": False,
+        },
         "conditioning": {"kind": "adaln-zero"},
         "prompt": {"kind": "label", "classes": 5},
         "schedule": {"kind": "linear"},
@@ -91,5 +100,10 @@ def idx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_ditzoo(*words: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does."""
     return subprocess.run(
-        [sys.executable, "-m", "ditzoo", *map(str, words)], capture_output=True, text=True, timeout=300, env=os.environ | (env or {}), cwd=cwd
+        [sys.executable, "-m", "ditzoo", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | (env or {}),
+        cwd=cwd,
     )

@@ -16,8 +16,15 @@ def theirs() -> torch.nn.Module:
 
     torch.manual_seed(0)
     model = DiTTransformer2DModel(
-        num_attention_heads=HEADS, attention_head_dim=WIDTH // HEADS, in_channels=4, out_channels=8, num_layers=DEPTH, sample_size=8,
-        patch_size=2, num_embeds_ada_norm=CLASSES, norm_eps=1e-5,
+        num_attention_heads=HEADS,
+        attention_head_dim=WIDTH // HEADS,
+        in_channels=4,
+        out_channels=8,
+        num_layers=DEPTH,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=CLASSES,
+        norm_eps=1e-5,
     )
     wake(model, std=0.1)
     first = model.transformer_blocks[0].norm1.emb  # the published weights hold 28 equal copies of these
@@ -30,24 +37,37 @@ def ours(zoo, source, **changes):
     """Build our DiT with diffusers' numerics and copy diffusers' weights into it, by name."""
     data = tiny(
         backbone={"width": WIDTH, "depth": DEPTH, "heads": HEADS, "in_channels": 4, "learn_sigma": True, "numerics": "diffusers"},
-        prompt={"classes": CLASSES}, codec={"channels": 4}, schedule={"spacing": "leading"}, **changes,
+        prompt={"classes": CLASSES},
+        codec={"channels": 4},
+        schedule={"spacing": "leading"},
+        **changes,
     )
     model = build(zoo.model(data))
     state = source.state_dict()
     layers = {
-        "attention.q": "attn1.to_q", "attention.k": "attn1.to_k", "attention.v": "attn1.to_v", "attention.out": "attn1.to_out.0",
-        "mlp.fc1": "ff.net.0.proj", "mlp.fc2": "ff.net.2", "modulation": "norm1.linear",
+        "attention.q": "attn1.to_q",
+        "attention.k": "attn1.to_k",
+        "attention.v": "attn1.to_v",
+        "attention.out": "attn1.to_out.0",
+        "mlp.fc1": "ff.net.0.proj",
+        "mlp.fc2": "ff.net.2",
+        "modulation": "norm1.linear",
     }
     names = {f"backbone.blocks.{i}.{a}": f"transformer_blocks.{i}.{b}" for i in range(DEPTH) for a, b in layers.items()}
     embedder = "transformer_blocks.0.norm1.emb"
     names |= {
-        "backbone.patch_embed": "pos_embed.proj", "backbone.head_norm.modulation": "proj_out_1", "backbone.head_linear": "proj_out_2",
-        "backbone.time_embed.fc1": f"{embedder}.timestep_embedder.linear_1", "backbone.time_embed.fc2": f"{embedder}.timestep_embedder.linear_2",
+        "backbone.patch_embed": "pos_embed.proj",
+        "backbone.head_norm.modulation": "proj_out_1",
+        "backbone.head_linear": "proj_out_2",
+        "backbone.time_embed.fc1": f"{embedder}.timestep_embedder.linear_1",
+        "backbone.time_embed.fc2": f"{embedder}.timestep_embedder.linear_2",
         "prompt.table": f"{embedder}.class_embedder.embedding_table",
     }
     copied = {
         f"{a}.{leaf}": state[f"{b}.{leaf}"].flatten(1) if a.endswith("patch_embed") and leaf == "weight" else state[f"{b}.{leaf}"]
-        for a, b in names.items() for leaf in ("weight", "bias") if f"{b}.{leaf}" in state
+        for a, b in names.items()
+        for leaf in ("weight", "bias")
+        if f"{b}.{leaf}" in state
     }
     model.load_state_dict(copied)
     return model
@@ -59,8 +79,16 @@ def test_the_forward_pass_is_the_same_function(zoo):
     x, t, labels = torch.randn(2, 4, 8, 8), torch.tensor([3, 770]), [5, 999]
     expected = source(x, timestep=t, class_labels=torch.tensor(labels)).sample
     torch.testing.assert_close(model(x, t.double(), labels), expected, atol=1e-5 * float(expected.std()), rtol=1e-5)
-    original = build(zoo.model({**tiny(), "backbone": {**model.spec.backbone.model_dump(), "numerics": "original"},
-                                "prompt": model.spec.prompt, "codec": model.spec.codec}))
+    original = build(
+        zoo.model(
+            {
+                **tiny(),
+                "backbone": {**model.spec.backbone.model_dump(), "numerics": "original"},
+                "prompt": model.spec.prompt,
+                "codec": model.spec.codec,
+            }
+        )
+    )
     original.load_state_dict(model.state_dict())
     assert (original(x, t.double(), labels) - expected).abs().max() > 0.1 * expected.std()  # the numerics field is no ornament
 
@@ -89,9 +117,14 @@ def test_ddim_over_the_linear_schedule_for_20_steps(zoo, scale, eta):
     assert (drawn - x).abs().max() < 1e-4 * max(1.0, float(x.abs().max()))
 
 
-@pytest.mark.parametrize(("ours_kind", "theirs_kind", "start", "end"), [
-    ("linear", "linear", 1e-4, 0.02), ("scaled-linear", "scaled_linear", 0.00085, 0.012), ("cosine", "squaredcos_cap_v2", 1e-4, 0.02),
-])
+@pytest.mark.parametrize(
+    ("ours_kind", "theirs_kind", "start", "end"),
+    [
+        ("linear", "linear", 1e-4, 0.02),
+        ("scaled-linear", "scaled_linear", 0.00085, 0.012),
+        ("cosine", "squaredcos_cap_v2", 1e-4, 0.02),
+    ],
+)
 def test_schedules_have_diffusers_noise_levels(zoo, ours_kind, theirs_kind, start, end):
     from diffusers import DDIMScheduler
 
@@ -121,11 +154,19 @@ def test_autoencoder_kl_codes_as_diffusers_does_and_in_slices(zoo, tmp_path):
     from diffusers import AutoencoderKL
 
     torch.manual_seed(0)
-    vae = AutoencoderKL(block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-                        latent_channels=4, norm_num_groups=4, sample_size=16).eval()
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=16,
+    ).eval()
     vae.save_pretrained(tmp_path / "vae")
-    spec = zoo.part("codec", {"kind": "autoencoder-kl", "source": str(tmp_path), "subfolder": "vae", "factor": 2, "scale": 0.5, "shift": 0.1,
-                              "slice_size": 2})
+    spec = zoo.part(
+        "codec",
+        {"kind": "autoencoder-kl", "source": str(tmp_path), "subfolder": "vae", "factor": 2, "scale": 0.5, "shift": 0.1, "slice_size": 2},
+    )
     codec, pixels = spec.build(), torch.rand(5, 3, 16, 16) * 2 - 1
     with torch.no_grad():
         expected = (vae.encode(pixels).latent_dist.mode() - 0.1) * 0.5

@@ -6,9 +6,9 @@ import itertools
 import re
 from pathlib import Path
 
+import ditzoo_registry
 import pytest
 
-import ditzoo_registry
 from ditzoo.cards import FIGURES_FILE, _stored, card, figures_key
 from ditzoo.catalogue import Catalogue, override
 from ditzoo.errors import PluginError, SpecError, UnknownNameError
@@ -21,9 +21,23 @@ NAMES = [f"dit-{size}-{patch}{tag}" for size, patch, tag in itertools.product(SI
 
 # "Gflops" of the DiT paper (table 1 and figure 5), which are multiply-adds, and parameters in millions
 PUBLISHED_GMACS = {
-    "dit-s-8": 0.36, "dit-s-4": 1.41, "dit-s-2": 6.06, "dit-b-8": 1.42, "dit-b-4": 5.56, "dit-b-2": 23.01, "dit-l-8": 5.01, "dit-l-4": 19.70,
-    "dit-l-2": 80.71, "dit-xl-8": 7.39, "dit-xl-4": 29.05, "dit-xl-2": 118.64, "dit-xl-2-256": 118.64, "dit-xl-2-512": 524.6,
-    "dit-xl-2.in-context": 119.4, "dit-xl-2.cross-attention": 137.6, "dit-xl-2.adaln": 118.6,
+    "dit-s-8": 0.36,
+    "dit-s-4": 1.41,
+    "dit-s-2": 6.06,
+    "dit-b-8": 1.42,
+    "dit-b-4": 5.56,
+    "dit-b-2": 23.01,
+    "dit-l-8": 5.01,
+    "dit-l-4": 19.70,
+    "dit-l-2": 80.71,
+    "dit-xl-8": 7.39,
+    "dit-xl-4": 29.05,
+    "dit-xl-2": 118.64,
+    "dit-xl-2-256": 118.64,
+    "dit-xl-2-512": 524.6,
+    "dit-xl-2.in-context": 119.4,
+    "dit-xl-2.cross-attention": 137.6,
+    "dit-xl-2.adaln": 118.6,
 }
 PUBLISHED_PARAMETERS = {"dit-s-2": 33, "dit-b-2": 130, "dit-l-2": 458, "dit-xl-2": 675, "dit-xl-2-256": 675, "dit-xl-2-512": 675}
 PUBLISHED_FID = {"dit-s-2": 68.4, "dit-b-2": 43.47, "dit-l-2": 23.33, "dit-xl-2": 19.47}
@@ -65,19 +79,28 @@ def test_stored_figures_are_those_of_a_meta_build(zoo, name):
     assert _stored(REGISTRY / FIGURES_FILE)[figures_key(spec)] == figures(spec).model_dump()
 
 
-@pytest.mark.parametrize(("asked", "meant"), [
-    ("DiT-XL/2", "dit-xl-2"), ("dit-xl/2", "dit-xl-2"), ("DiT-B/4.in-context", "dit-b-4.in-context"), ("dit-s-2.adaln-zero", "dit-s-2"),
-    ("DiT-XL-2-256", "dit-xl-2-256"),
-])
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("DiT-XL/2", "dit-xl-2"),
+        ("dit-xl/2", "dit-xl-2"),
+        ("DiT-B/4.in-context", "dit-b-4.in-context"),
+        ("dit-s-2.adaln-zero", "dit-s-2"),
+        ("DiT-XL-2-256", "dit-xl-2-256"),
+    ],
+)
 def test_spellings(zoo, asked, meant):
     assert zoo.spec(asked).name == meant
 
 
-@pytest.mark.parametrize(("asked", "told"), [
-    ("dit-xl-3", "no model 'dit-xl-3' in the catalogue; did you mean"),
-    ("facebook/DiT-XL-2-256", "write 'local-dir:facebook/DiT-XL-2-256', for a hub repository 'hf-hub:facebook/DiT-XL-2-256'"),
-    ("tests", "For a folder write 'local-dir:tests'"),
-])
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("dit-xl-3", "no model 'dit-xl-3' in the catalogue; did you mean"),
+        ("facebook/DiT-XL-2-256", "write 'local-dir:facebook/DiT-XL-2-256', for a hub repository 'hf-hub:facebook/DiT-XL-2-256'"),
+        ("tests", "For a folder write 'local-dir:tests'"),
+    ],
+)
 def test_unknown_names_are_told_the_right_spelling(zoo, asked, told, monkeypatch):
     monkeypatch.chdir(Path(__file__).parent.parent)
     with pytest.raises(UnknownNameError, match=re.escape(told)):
@@ -99,14 +122,17 @@ def test_an_alias_of_two_models_is_refused_with_both(tmp_path):
         Catalogue().joined([tmp_path], "x").find("both")
 
 
-@pytest.mark.parametrize(("settings", "result"), [
-    (["a.x=3"], {"a": {"kind": "k", "x": 3, "y": 2}}),
-    (["a.kind=other"], {"a": {"kind": "other"}}),
-    (["a=other", "a.z=true"], {"a": {"kind": "other", "z": True}}),
-    (["a.kind=k"], {"a": {"kind": "k", "x": 1, "y": 2}}),
-    (["b.c=[1, 2]"], {"a": {"kind": "k", "x": 1, "y": 2}, "b": {"c": [1, 2]}}),
-    (["a.x=two words"], {"a": {"kind": "k", "x": "two words", "y": 2}}),
-])
+@pytest.mark.parametrize(
+    ("settings", "result"),
+    [
+        (["a.x=3"], {"a": {"kind": "k", "x": 3, "y": 2}}),
+        (["a.kind=other"], {"a": {"kind": "other"}}),
+        (["a=other", "a.z=true"], {"a": {"kind": "other", "z": True}}),
+        (["a.kind=k"], {"a": {"kind": "k", "x": 1, "y": 2}}),
+        (["b.c=[1, 2]"], {"a": {"kind": "k", "x": 1, "y": 2}, "b": {"c": [1, 2]}}),
+        (["a.x=two words"], {"a": {"kind": "k", "x": "two words", "y": 2}}),
+    ],
+)
 def test_settings_lay_over(settings, result):
     data = {"a": {"kind": "k", "x": 1, "y": 2}}
     assert override(data, settings) == result

@@ -23,10 +23,21 @@ def saved(zoo, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("words", [
-    ["list"], ["list", "dit-xl-*", "--json"], ["search", "cross", "512"], ["show", "dit-xl-2-256", "--json"], ["show", "DiT-XL/2"],
-    ["check", "dit-xl-2-256"], ["plugins"], ["env"], ["--help"], ["sample", "--help"],
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list"],
+        ["list", "dit-xl-*", "--json"],
+        ["search", "cross", "512"],
+        ["show", "dit-xl-2-256", "--json"],
+        ["show", "DiT-XL/2"],
+        ["check", "dit-xl-2-256"],
+        ["plugins"],
+        ["env"],
+        ["--help"],
+        ["sample", "--help"],
+    ],
+)
 def test_looking_imports_no_torch(words):
     code = f"import sys; sys.argv = ['ditzoo', *{words!r}]\nfrom ditzoo.cli import main\ntry:\n    main()\nfinally:\n    print(sorted({{'torch', 'diffusers', 'numpy', 'transformers'}} & set(sys.modules)), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -64,8 +75,25 @@ def test_columns_are_aligned(capsys):
 
 
 def test_sample_writes_pictures_a_grid_and_a_sidecar_that_reproduces_them(saved, tmp_path):
-    done = run_ditzoo("sample", f"local-dir:{saved}", "-l", "dog", "-l", "2", "--num-images-per-prompt", 2, "--seed", 5, "--guidance-scale", 2,
-                      "--set", "sampler.kind=heun", "--out", tmp_path / "a", "--json")
+    done = run_ditzoo(
+        "sample",
+        f"local-dir:{saved}",
+        "-l",
+        "dog",
+        "-l",
+        "2",
+        "--num-images-per-prompt",
+        2,
+        "--seed",
+        5,
+        "--guidance-scale",
+        2,
+        "--set",
+        "sampler.kind=heun",
+        "--out",
+        tmp_path / "a",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert [sample["caption"] for sample in report["samples"]] == ["dog", "dog", "fish", "fish"]
@@ -84,43 +112,49 @@ def test_progress_is_silent_when_nobody_watches(saved, tmp_path):
 NEAR = "did you mean"
 
 
-@pytest.mark.parametrize(("words", "told"), [
-    (["show", "dit-xl-3"], ["no model 'dit-xl-3'", NEAR, "'dit-xl-2'"]),
-    (["show", "hf-hub:a/b"], ["hub sources are to come"]),
-    (["show", "local-dir:/none"], ["folder '/none' does not exist"]),
-    (["show", "missing.toml"], ["no file missing.toml"]),
-    (["list", "unet-*"], ["no model matches 'unet-*'"]),
-    (["search", "autoregressive"], ["nothing in the catalogue speaks of"]),
-    (["check", "dit-s-2", "--set", "sampler.kind=dimd"], ["no installed plugin offers sampler kind 'dimd'", NEAR, "'ddim'"]),
-    (["check", "dit-s-2", "--set", "sampler.etta=1"], ["unknown field 'etta'"]),
-    (["check", "dit-s-2", "--set", "depth"], ["--set takes path.to.field=value, found 'depth'"]),
-    (["check", "dit-s-2", "--set", "backbone.width=100"], ["width=100 is not divisible by heads=6; nearest widths: 96, 102"]),
-    (["check", "dit-s-2", "--set", "backbone.patch=5"], ["patch=5 does not divide the latent 32x32"]),
-    (["check", "dit-xl-2-256", "--set", "schedule.kind=flow"], ["does not fit these weights", "set schedule.kind=linear"]),
-    (["check", "dit-xl-2-256", "--set", "codec.channels=16"], ["16-channel latents and backbone 'dit' takes 4"]),
-    (["check", "dit-xl-2-256", "--set", "sampling.height=512"], ["serves latents of 32x32 alone, not 64x32"]),
-    (["sample", "SAVED", "--steps", "0"], ["sampling.steps", "greater than 0, found 0"]),
-    (["sample", "SAVED", "--steps", "-4"], ["found -4"]),
-    (["sample", "SAVED", "--steps", "ten"], ["'ten' is not a valid integer"]),
-    (["sample", "SAVED", "--label", "3"], ["label 3 is out of range; this model's labels are 0 to 2"]),
-    (["sample", "SAVED", "--label", "dgo"], ["no label 'dgo'", NEAR, "'dog'"]),
-    (["sample", "SAVED", "--prompt", "a dog"], ["takes class_labels, found prompt"]),
-    (["sample", "SAVED", "-n", "0"], ["0 samples asked"]),
-    (["sample", "SAVED", "--guidance-scale", "-1"], ["guidance.scale", "greater than or equal to 0"]),
-    (["sample", "SAVED", "--height", "9"], ["patch=2 does not divide the latent 9x8"]),
-    (["sample", "SAVED", "--batch-size", "0"], ["batch_size is 0"]),
-    (["sample", "SAVED", "--seed", "-1"], ["seed is -1"]),
-    (["sample", "SAVED", "--device", "tpu9"], ["device 'tpu9' cannot be used here"]),
-    (["sample", "SAVED", "--out", "/proc/none/out"], ["cannot write into folder '/proc/none/out'"]),
-    (["sample", "SAVED", "--out", "FILE"], ["cannot write into folder"]),
-    (["sample", "dit-s-2"], ["'dit-s-2' is an architecture without trained weights", "--random-weights"]),
-    (["sample", "dit-xl-2-256"], ["are on the hub at facebook/DiT-XL-2-256"]),
-    (["sample", "dit-s-2", "--random-weights", "--sampel"], ["No such option"]),
-    (["train", "fashion-dit", "--set", "data.folder=/none", "--out", "OUT"], ["no Fashion-MNIST file", "apt install dataset-fashion-mnist"]),
-    (["train", "nothing"], ["no recipe 'nothing'"]),
-    (["train", "FILE"], ["unknown field"]),
-    (["pull"], ["No such command"]),
-])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["show", "dit-xl-3"], ["no model 'dit-xl-3'", NEAR, "'dit-xl-2'"]),
+        (["show", "hf-hub:a/b"], ["hub sources are to come"]),
+        (["show", "local-dir:/none"], ["folder '/none' does not exist"]),
+        (["show", "missing.toml"], ["no file missing.toml"]),
+        (["list", "unet-*"], ["no model matches 'unet-*'"]),
+        (["search", "autoregressive"], ["nothing in the catalogue speaks of"]),
+        (["check", "dit-s-2", "--set", "sampler.kind=dimd"], ["no installed plugin offers sampler kind 'dimd'", NEAR, "'ddim'"]),
+        (["check", "dit-s-2", "--set", "sampler.etta=1"], ["unknown field 'etta'"]),
+        (["check", "dit-s-2", "--set", "depth"], ["--set takes path.to.field=value, found 'depth'"]),
+        (["check", "dit-s-2", "--set", "backbone.width=100"], ["width=100 is not divisible by heads=6; nearest widths: 96, 102"]),
+        (["check", "dit-s-2", "--set", "backbone.patch=5"], ["patch=5 does not divide the latent 32x32"]),
+        (["check", "dit-xl-2-256", "--set", "schedule.kind=flow"], ["does not fit these weights", "set schedule.kind=linear"]),
+        (["check", "dit-xl-2-256", "--set", "codec.channels=16"], ["16-channel latents and backbone 'dit' takes 4"]),
+        (["check", "dit-xl-2-256", "--set", "sampling.height=512"], ["serves latents of 32x32 alone, not 64x32"]),
+        (["sample", "SAVED", "--steps", "0"], ["sampling.steps", "greater than 0, found 0"]),
+        (["sample", "SAVED", "--steps", "-4"], ["found -4"]),
+        (["sample", "SAVED", "--steps", "ten"], ["'ten' is not a valid integer"]),
+        (["sample", "SAVED", "--label", "3"], ["label 3 is out of range; this model's labels are 0 to 2"]),
+        (["sample", "SAVED", "--label", "dgo"], ["no label 'dgo'", NEAR, "'dog'"]),
+        (["sample", "SAVED", "--prompt", "a dog"], ["takes class_labels, found prompt"]),
+        (["sample", "SAVED", "-n", "0"], ["0 samples asked"]),
+        (["sample", "SAVED", "--guidance-scale", "-1"], ["guidance.scale", "greater than or equal to 0"]),
+        (["sample", "SAVED", "--height", "9"], ["patch=2 does not divide the latent 9x8"]),
+        (["sample", "SAVED", "--batch-size", "0"], ["batch_size is 0"]),
+        (["sample", "SAVED", "--seed", "-1"], ["seed is -1"]),
+        (["sample", "SAVED", "--device", "tpu9"], ["device 'tpu9' cannot be used here"]),
+        (["sample", "SAVED", "--out", "/proc/none/out"], ["cannot write into folder '/proc/none/out'"]),
+        (["sample", "SAVED", "--out", "FILE"], ["cannot write into folder"]),
+        (["sample", "dit-s-2"], ["'dit-s-2' is an architecture without trained weights", "--random-weights"]),
+        (["sample", "dit-xl-2-256"], ["are on the hub at facebook/DiT-XL-2-256"]),
+        (["sample", "dit-s-2", "--random-weights", "--sampel"], ["No such option"]),
+        (
+            ["train", "fashion-dit", "--set", "data.folder=/none", "--out", "OUT"],
+            ["no Fashion-MNIST file", "apt install dataset-fashion-mnist"],
+        ),
+        (["train", "nothing"], ["no recipe 'nothing'"]),
+        (["train", "FILE"], ["unknown field"]),
+        (["pull"], ["No such command"]),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_code_2(saved, tmp_path, words, told):
     file = tmp_path / "file.toml"
     file.write_text("colour = 3\n")
@@ -134,14 +168,17 @@ def test_bad_input_is_one_line_and_exit_code_2(saved, tmp_path, words, told):
         assert part in lines[0]
 
 
-@pytest.mark.parametrize(("content", "told"), [
-    (lambda raw: raw[: len(raw) // 2], "it is truncated or no safetensors file"),
-    (lambda raw: b"", "it is truncated or no safetensors file (0 bytes"),
-    (lambda raw: b"<!DOCTYPE html><html>", "it is a web page, not weights"),
-    (lambda raw: b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "it is a git-lfs pointer"),
-    (lambda raw: b"PK\x03\x04pickled", "it is a PyTorch pickle, which ditzoo does not run"),
-    (lambda raw: None, "no weights file"),
-])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (lambda raw: raw[: len(raw) // 2], "it is truncated or no safetensors file"),
+        (lambda raw: b"", "it is truncated or no safetensors file (0 bytes"),
+        (lambda raw: b"<!DOCTYPE html><html>", "it is a web page, not weights"),
+        (lambda raw: b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "it is a git-lfs pointer"),
+        (lambda raw: b"PK\x03\x04pickled", "it is a PyTorch pickle, which ditzoo does not run"),
+        (lambda raw: None, "no weights file"),
+    ],
+)
 def test_damaged_weights(saved, tmp_path, content, told):
     for path in saved.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

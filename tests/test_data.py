@@ -33,12 +33,15 @@ def test_idx_files_plain_and_gzipped(zoo, idx_folder, tmp_path):
     assert torch.equal(zipped[5]["pixels"], plain[5]["pixels"])
 
 
-@pytest.mark.parametrize(("spoil", "told"), [
-    (lambda raw: None, "no Fashion-MNIST file train-images-idx3-ubyte[.gz] in"),
-    (lambda raw: raw[:1000], "is truncated: 1000 bytes, its header promises"),
-    (lambda raw: b"<html>" + raw, "is no IDX file of bytes with 3 axes"),
-    (lambda raw: b"", "is no IDX file"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda raw: None, "no Fashion-MNIST file train-images-idx3-ubyte[.gz] in"),
+        (lambda raw: raw[:1000], "is truncated: 1000 bytes, its header promises"),
+        (lambda raw: b"<html>" + raw, "is no IDX file of bytes with 3 axes"),
+        (lambda raw: b"", "is no IDX file"),
+    ],
+)
 def test_missing_and_broken_files(zoo, idx_folder, tmp_path, spoil, told):
     for path in idx_folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

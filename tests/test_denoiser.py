@@ -8,7 +8,7 @@ from conftest import tiny, wake
 
 from ditzoo.assemble import build
 from ditzoo.denoiser import Branch, Denoiser, Ledger, guided
-from ditzoo.specs import Guidance
+from ditzoo.model_spec import Guidance
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,10 @@ def test_ledger_equals_hooked_counts_and_macs_of_the_figures(model):
     from ditzoo.figures import figures
 
     counted = [0]
-    hooks = [block.register_forward_hook(lambda m, i, o: counted.__setitem__(0, counted[0] + len(i[0].tokens))) for block in model.backbone.blocks]
+    hooks = [
+        block.register_forward_hook(lambda m, i, o: counted.__setitem__(0, counted[0] + len(i[0].tokens)))
+        for block in model.backbone.blocks
+    ]
     drawn = model.sample(class_labels=[0, 1, 2], num_inference_steps=3, guidance_scale=2.0, count_macs=True, output_type="latent")
     for hook in hooks:
         hook.remove()

@@ -15,8 +15,23 @@ ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "ditzoo").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 TORCH_FREE = {
-    "errors.py", "specs.py", "preflight.py", "hookspecs.py", "zoo.py", "catalogue.py", "sources.py", "request.py", "cards.py", "files.py",
-    "training/recipe.py", "cli/__init__.py", "cli/options.py", "cli/looking.py", "cli/making.py", "__init__.py",
+    "errors.py",
+    "specs.py",
+    "model_spec.py",
+    "preflight.py",
+    "hookspecs.py",
+    "zoo.py",
+    "catalogue.py",
+    "sources.py",
+    "request.py",
+    "cards.py",
+    "files.py",
+    "training/recipe.py",
+    "cli/__init__.py",
+    "cli/options.py",
+    "cli/looking.py",
+    "cli/making.py",
+    "__init__.py",
 }
 
 
@@ -41,9 +56,17 @@ def test_a_plugin_knows_public_ditzoo_and_itself(path):
         assert "._" not in name, name
 
 
-@pytest.mark.parametrize("path", [p for p in (*CORE, *PLUGINS) if p.name in ("spec.py", "specs.py", "codecs.py", "prompts.py", "schedules.py")
-                                  or p.name == "__init__.py" or str(p.relative_to(ROOT / "ditzoo") if p in CORE else "") in TORCH_FREE],
-                         ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path",
+    [
+        p
+        for p in (*CORE, *PLUGINS)
+        if p.name in ("spec.py", "specs.py", "codecs.py", "prompts.py", "schedules.py")
+        or p.name == "__init__.py"
+        or str(p.relative_to(ROOT / "ditzoo") if p in CORE else "") in TORCH_FREE
+    ],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_specs_and_hooks_import_no_torch(path):
     heavy = {"torch", "numpy", "diffusers", "transformers", "accelerate", "safetensors", "einops", "PIL"}
     assert {name.split(".")[0] for name in imports(path, everywhere=False)} & heavy == set()
@@ -69,7 +92,11 @@ def test_packages_are_the_folders():
 
 
 def test_the_wheel_works_with_the_source_hidden(tmp_path):
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT], check=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
+        check=True,
+        timeout=300,
+    )
     (wheel,) = tmp_path.glob("*.whl")
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:

@@ -67,7 +67,13 @@ def test_times_fall_strictly_from_noise_to_zero_and_asking_twice_changes_nothing
 @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("heun", 2)])
 def test_order_of_convergence_on_gaussian_data(zoo, kind, sampler, order):
     """The error falls as steps^-order. Time is cut off at t = 0.1 of a fine discrete schedule, where the ODE is smooth."""
-    extra = {"train_steps": 100_000, "beta_start": 1e-6, "beta_end": 2e-4} if kind == "linear" else {"train_steps": 100_000} if kind == "cosine" else {}
+    extra = (
+        {"train_steps": 100_000, "beta_start": 1e-6, "beta_end": 2e-4}
+        if kind == "linear"
+        else {"train_steps": 100_000}
+        if kind == "cosine"
+        else {}
+    )
     schedule = zoo.part("schedule", {"kind": kind, **extra}).build()
     built = zoo.part("sampler", sampler).build()
     lo, hi = 0.1, 0.8
@@ -102,7 +108,9 @@ def test_deterministic_samplers_arrive_where_the_ode_does(zoo, kind, sampler):
     torch.testing.assert_close(found, exact_flow(schedule, x, schedule.times(400)[0]), atol=0.02, rtol=0.02)
 
 
-@pytest.mark.parametrize("sampler", [{"kind": "ddpm"}, {"kind": "ddpm", "variance": "large"}, {"kind": "ddim", "eta": 1.0}, {"kind": "ddim"}, {"kind": "heun"}])
+@pytest.mark.parametrize(
+    "sampler", [{"kind": "ddpm"}, {"kind": "ddpm", "variance": "large"}, {"kind": "ddim", "eta": 1.0}, {"kind": "ddim"}, {"kind": "heun"}]
+)
 @pytest.mark.parametrize("kind", ["linear", "cosine", "flow"])
 def test_samples_have_the_mean_and_deviation_of_the_data(zoo, kind, sampler):
     schedule = zoo.part("schedule", kind).build()

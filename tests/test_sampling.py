@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from conftest import tiny, wake
@@ -23,7 +25,9 @@ def latents(model, **request):
 
 def test_a_picture_does_not_change_with_its_batch(model):
     together = latents(model, class_labels=[0, 1, 2, 0, 1], seed=7, guidance_scale=2.0)
-    torch.testing.assert_close(latents(model, class_labels=[0, 1, 2, 0, 1], seed=7, guidance_scale=2.0, batch_size=2), together, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        latents(model, class_labels=[0, 1, 2, 0, 1], seed=7, guidance_scale=2.0, batch_size=2), together, atol=1e-5, rtol=1e-5
+    )
     alone = latents(model, class_labels=2, seed=7, first_index=2, guidance_scale=2.0)
     torch.testing.assert_close(alone[0], together[2], atol=1e-5, rtol=1e-5)
     assert torch.equal(latents(model, class_labels=[0, 1], seed=7), latents(model, class_labels=[0, 1], seed=7))
@@ -59,31 +63,38 @@ def test_callback_sees_every_step(model):
     model.sample(num_images=1, num_inference_steps=4, callback_on_step_end=lambda i, t, x: seen.append((i, t)))
     assert [i for i, _ in seen] == [0, 1, 2, 3]
     assert seen[-1][1] == 0
-    assert all(a > b for (_, a), (_, b) in zip(seen, seen[1:], strict=False))
+    assert all(a > b for (_, a), (_, b) in itertools.pairwise(seen))
 
 
-@pytest.mark.parametrize(("request_", "error", "message"), [
-    ({"class_label": 1}, SamplingError, "sample takes no argument 'class_label'; did you mean 'class_labels'"),
-    ({"prompt": "a cat"}, SamplingError, "takes class_labels, found prompt='a cat'"),
-    ({"class_labels": 3}, SamplingError, "label 3 is out of range; this model's labels are 0 to 2"),
-    ({"class_labels": -1}, SamplingError, "label -1 is out of range"),
-    ({"class_labels": "dgo"}, UnknownNameError, "no label 'dgo'; did you mean 'dog'"),
-    ({"class_labels": 1.5}, SamplingError, "a label is a name or a number, found 1.5"),
-    ({"class_labels": []}, SamplingError, "class_labels is empty"),
-    ({"num_images": 0}, SamplingError, "0 samples asked of 'tiny'; at least 1 is needed"),
-    ({"num_inference_steps": 0}, SamplingError, "sampling.steps: input should be greater than 0, found 0"),
-    ({"num_inference_steps": -3}, SamplingError, "found -3"),
-    ({"num_inference_steps": 1001}, SamplingError, "1001 steps asked of schedule 'linear', which has 1000"),
-    ({"guidance_scale": -1.0}, SamplingError, "guidance.scale: input should be greater than or equal to 0"),
-    ({"height": 7}, SamplingError, "patch=2 does not divide the latent 7x8; nearest latent: 8x8"),
-    ({"num_frames": 4}, SamplingError, "'tiny' makes pictures, not video"),
-    ({"output_type": "jpg"}, SamplingError, "no output_type 'jpg'"),
-    ({"seed": -1}, SamplingError, "seed is -1"),
-    ({"batch_size": 0}, SamplingError, "batch_size is 0"),
-    ({"seed": 1, "generator": torch.Generator()}, SamplingError, "not both"),
-    ({"class_labels": [0, 1], "generator": [torch.Generator()]}, SamplingError, "1 generators for 2 samples"),
-    ({"class_labels": [0], "latents": torch.zeros(1, 3, 4, 4)}, SamplingError, "latents are 1x3x4x4, and 1 samples of 'tiny' need 1x3x8x8"),
-])
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        ({"class_label": 1}, SamplingError, "sample takes no argument 'class_label'; did you mean 'class_labels'"),
+        ({"prompt": "a cat"}, SamplingError, "takes class_labels, found prompt='a cat'"),
+        ({"class_labels": 3}, SamplingError, "label 3 is out of range; this model's labels are 0 to 2"),
+        ({"class_labels": -1}, SamplingError, "label -1 is out of range"),
+        ({"class_labels": "dgo"}, UnknownNameError, "no label 'dgo'; did you mean 'dog'"),
+        ({"class_labels": 1.5}, SamplingError, "a label is a name or a number, found 1.5"),
+        ({"class_labels": []}, SamplingError, "class_labels is empty"),
+        ({"num_images": 0}, SamplingError, "0 samples asked of 'tiny'; at least 1 is needed"),
+        ({"num_inference_steps": 0}, SamplingError, "sampling.steps: input should be greater than 0, found 0"),
+        ({"num_inference_steps": -3}, SamplingError, "found -3"),
+        ({"num_inference_steps": 1001}, SamplingError, "1001 steps asked of schedule 'linear', which has 1000"),
+        ({"guidance_scale": -1.0}, SamplingError, "guidance.scale: input should be greater than or equal to 0"),
+        ({"height": 7}, SamplingError, "patch=2 does not divide the latent 7x8; nearest latent: 8x8"),
+        ({"num_frames": 4}, SamplingError, "'tiny' makes pictures, not video"),
+        ({"output_type": "jpg"}, SamplingError, "no output_type 'jpg'"),
+        ({"seed": -1}, SamplingError, "seed is -1"),
+        ({"batch_size": 0}, SamplingError, "batch_size is 0"),
+        ({"seed": 1, "generator": torch.Generator()}, SamplingError, "not both"),
+        ({"class_labels": [0, 1], "generator": [torch.Generator()]}, SamplingError, "1 generators for 2 samples"),
+        (
+            {"class_labels": [0], "latents": torch.zeros(1, 3, 4, 4)},
+            SamplingError,
+            "latents are 1x3x4x4, and 1 samples of 'tiny' need 1x3x8x8",
+        ),
+    ],
+)
 def test_requests_that_do_not_fit_are_refused(model, request_, error, message):
     with pytest.raises(error) as caught:
         model.sample(**request_)

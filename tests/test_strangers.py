@@ -71,7 +71,9 @@ def test_a_package_from_outside_is_listed_checked_and_sampled(tmp_path):
     assert len((PACKAGE / "ditzoo_stranger.py").read_text().splitlines()) < 60
     target = tmp_path / "site"
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", target, PACKAGE], check=True, timeout=300
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", target, PACKAGE],
+        check=True,
+        timeout=300,
     )
     spec = tmp_path / "pixels.toml"
     spec.write_text(
@@ -91,8 +93,20 @@ def test_a_package_from_outside_is_listed_checked_and_sampled(tmp_path):
     drawn = run_ditzoo("sample", spec, "--random-weights", "-n", 3, "--out", tmp_path / "out", env=env)
     assert drawn.returncode == 0, drawn.stderr
     assert (tmp_path / "out" / "00002.png").is_file()
-    swapped = run_ditzoo("sample", "fashion-dit", "--random-weights", "-n", 1, "--set", "sampler.kind=stranger-euler", "--steps", 2,
-                         "--out", tmp_path / "swapped", env=env)
+    swapped = run_ditzoo(
+        "sample",
+        "fashion-dit",
+        "--random-weights",
+        "-n",
+        1,
+        "--set",
+        "sampler.kind=stranger-euler",
+        "--steps",
+        2,
+        "--out",
+        tmp_path / "swapped",
+        env=env,
+    )
     assert swapped.returncode == 0, swapped.stderr
     without = run_ditzoo("check", spec)
     assert without.returncode == 2

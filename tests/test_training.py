@@ -96,7 +96,19 @@ def test_it_learns_and_leaves_what_a_user_expects(unbroken):
 
 
 def test_killed_at_any_moment_it_resumes_to_the_same_weights_and_log(recipe, unbroken, tmp_path):
-    command = [sys.executable, "-m", "ditzoo", "train", str(recipe), "--out", str(tmp_path), "--resume", "--quiet", "--set", "output.keep=3"]
+    command = [
+        sys.executable,
+        "-m",
+        "ditzoo",
+        "train",
+        str(recipe),
+        "--out",
+        str(tmp_path),
+        "--resume",
+        "--quiet",
+        "--set",
+        "output.keep=3",
+    ]
     for after in (1, 3):  # kill once the first checkpoint is there, and again after the third
         process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
         deadline = time.monotonic() + 120
@@ -114,9 +126,32 @@ def test_killed_at_any_moment_it_resumes_to_the_same_weights_and_log(recipe, unb
 
 def test_two_processes_train_as_one(recipe, unbroken, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-         "--dynamo_backend", "no", "-m", "ditzoo", "train", str(recipe), "--out", str(tmp_path), "--quiet"],
-        capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
+        [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--cpu",
+            "--num_processes",
+            "2",
+            "--num_machines",
+            "1",
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+            "-m",
+            "ditzoo",
+            "train",
+            str(recipe),
+            "--out",
+            str(tmp_path),
+            "--quiet",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert losses(tmp_path) == pytest.approx(losses(unbroken), rel=1e-4)
@@ -141,17 +176,23 @@ def test_another_recipe_is_refused_with_the_fields_that_differ(recipe, zoo, unbr
         train(read_recipe(str(recipe), zoo), unbroken, quiet=True)
 
 
-@pytest.mark.parametrize(("settings", "told"), [
-    (["model.codec.channels=3", "model.backbone.in_channels=3"], "data 'fashion-mnist' has 1-channel pictures and codec 'pixels' takes 3"),
-    (["model.prompt.classes=7"], "data 'fashion-mnist' has 10 classes and prompt.classes is 7; set model.prompt.classes=10"),
-    (["model.backbone.input_size=[14, 14]"], "gives latents of 28x28: the position table serves latents of 14x14 alone"),
-    (["length.steps=0"], "length.steps: input should be greater than 0, found 0"),
-    (["length.batch_size=7", "length.accumulate=2"], "batch_size=7 is not divisible by accumulate=2"),
-    (["optimizer.warmup=30"], "optimizer.warmup=30 leaves nothing of length.steps=30"),
-    (["optimiser.lr=1"], "unknown field 'optimiser'; did you mean 'optimizer'"),
-    (["data.kind=cifar"], "no installed plugin offers dataset kind 'cifar'; installed: fashion-mnist, image-folder"),
-    (["length.mixed_precision=fp8"], "length.mixed_precision"),
-])
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            ["model.codec.channels=3", "model.backbone.in_channels=3"],
+            "data 'fashion-mnist' has 1-channel pictures and codec 'pixels' takes 3",
+        ),
+        (["model.prompt.classes=7"], "data 'fashion-mnist' has 10 classes and prompt.classes is 7; set model.prompt.classes=10"),
+        (["model.backbone.input_size=[14, 14]"], "gives latents of 28x28: the position table serves latents of 14x14 alone"),
+        (["length.steps=0"], "length.steps: input should be greater than 0, found 0"),
+        (["length.batch_size=7", "length.accumulate=2"], "batch_size=7 is not divisible by accumulate=2"),
+        (["optimizer.warmup=30"], "optimizer.warmup=30 leaves nothing of length.steps=30"),
+        (["optimiser.lr=1"], "unknown field 'optimiser'; did you mean 'optimizer'"),
+        (["data.kind=cifar"], "no installed plugin offers dataset kind 'cifar'; installed: fashion-mnist, image-folder"),
+        (["length.mixed_precision=fp8"], "length.mixed_precision"),
+    ],
+)
 def test_recipes_that_do_not_fit_are_refused(recipe, zoo, settings, told):
     with pytest.raises(SpecError) as caught:
         read_recipe(str(recipe), zoo, settings)

@@ -42,21 +42,30 @@ def install(folder: Path, name: str, source: str, dist: str | None = None) -> No
     (info / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = {module}\n")
 
 
-@pytest.mark.parametrize(("source", "told"), [
-    ("raise RuntimeError('no such chip')", "RuntimeError: no such chip"),
-    ("import nothing_of_that_name", "ModuleNotFoundError"),
-    ("from ditzoo.hookspecs import hookimpl\n@hookimpl\ndef ditzoo_prats(): return []",
-     "unknown hook 'ditzoo_prats'; did you mean 'ditzoo_parts'"),
-    (GOOD.replace("my-sampler", "ddim"), "sampler kind 'ddim' is claimed by 'bad' (bad 0.5) and by 'diffusion' (ditzoo 0.1.0)"),
-    (GOOD.replace("return [MySpec]", "return ['my-sampler']"), "'my-sampler' is not a part spec"),
-    (GOOD.replace("return [MySpec]", "return None"), "TypeError"),
-    (GOOD.replace('kind: Literal["my-sampler"] = "my-sampler"', "eta: float = 0"), "does not declare its kind"),
-    ("from pathlib import Path\nfrom ditzoo.hookspecs import hookimpl\n@hookimpl\ndef ditzoo_catalogue(): return [Path('/none/such')]",
-     "catalogue folder /none/such does not exist"),
-])
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("raise RuntimeError('no such chip')", "RuntimeError: no such chip"),
+        ("import nothing_of_that_name", "ModuleNotFoundError"),
+        (
+            "from ditzoo.hookspecs import hookimpl\n@hookimpl\ndef ditzoo_prats(): return []",
+            "unknown hook 'ditzoo_prats'; did you mean 'ditzoo_parts'",
+        ),
+        (GOOD.replace("my-sampler", "ddim"), "sampler kind 'ddim' is claimed by 'bad' (bad 0.5) and by 'diffusion' (ditzoo 0.1.0)"),
+        (GOOD.replace("return [MySpec]", "return ['my-sampler']"), "'my-sampler' is not a part spec"),
+        (GOOD.replace("return [MySpec]", "return None"), "TypeError"),
+        (GOOD.replace('kind: Literal["my-sampler"] = "my-sampler"', "eta: float = 0"), "does not declare its kind"),
+        (
+            "from pathlib import Path\nfrom ditzoo.hookspecs import hookimpl\n@hookimpl\ndef ditzoo_catalogue(): return [Path('/none/such')]",
+            "catalogue folder /none/such does not exist",
+        ),
+    ],
+)
 def test_a_bad_plugin_is_left_out_and_told_of(tmp_path, source, told):
     install(tmp_path, "bad", source)
-    done = run_ditzoo("sample", "fashion-dit", "--random-weights", "-n", 1, "--steps", 1, "--out", tmp_path / "out", env={"PYTHONPATH": str(tmp_path)})
+    done = run_ditzoo(
+        "sample", "fashion-dit", "--random-weights", "-n", 1, "--steps", 1, "--out", tmp_path / "out", env={"PYTHONPATH": str(tmp_path)}
+    )
     assert done.returncode == 0
     assert (tmp_path / "out" / "grid.png").is_file()
     warning = [line for line in done.stderr.splitlines() if line.startswith("warning: plugin 'bad' was left out")]
@@ -89,7 +98,10 @@ def test_ditzoo_plugins_limits_what_loads():
     done = run_ditzoo("plugins", "--json", env={"DITZOO_PLUGINS": "dit, conditoning"})
     assert '"name": "dit"' in done.stdout
     assert '"name": "diffusion"' not in done.stdout
-    assert "plugin 'conditoning' was left out: DITZOO_PLUGINS names it, but no installed package has it; did you mean 'conditioning'" in done.stderr
+    assert (
+        "plugin 'conditoning' was left out: DITZOO_PLUGINS names it, but no installed package has it; did you mean 'conditioning'"
+        in done.stderr
+    )
     assert '"plugins": []' in run_ditzoo("plugins", "--json", env={"DITZOO_PLUGINS": ""}).stdout
 
 
@@ -116,7 +128,7 @@ def test_a_zoo_holds_what_its_manager_holds_and_nothing_global():
 
 
 def test_parts_given_as_instances_need_no_zoo(zoo):
-    from ditzoo.specs import ModelSpec
+    from ditzoo.model_spec import ModelSpec
 
     spec = zoo.spec("fashion-dit")
     again = ModelSpec(**{name: getattr(spec, name) for name in ModelSpec.model_fields})

@@ -27,13 +27,19 @@ def add_to(group: click.Group) -> None:
 @click.command("list")
 @click.argument("pattern", default="*")
 @click.option("--with-weights", is_flag=True, help="Only models whose trained weights are known.")
+@click.option("--markdown", is_flag=True, help="Print a Markdown table with figures, as in the README.")
 @json_option
-def list_(pattern: str, with_weights: bool, as_json: bool) -> None:
+def list_(pattern: str, with_weights: bool, markdown: bool, as_json: bool) -> None:
     """List the models whose name matches PATTERN (wildcards: * ? [])."""
     zoo = open_zoo()
     names = zoo.catalogue.names(pattern)
     if not names:
         raise UnknownNameError(f"no model matches '{pattern}' ('ditzoo list' shows all {len(zoo.catalogue.paths)})")
+    if markdown:
+        from ditzoo.cards import markdown_table
+
+        click.echo(markdown_table((zoo.spec(name), zoo.catalogue.paths[name].parent) for name in names))
+        return
     _print_names(zoo, names, with_weights, as_json)
 
 

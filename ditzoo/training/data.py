@@ -46,9 +46,7 @@ class Order:
 
 def batches(dataset: Dataset, order: Order, workers: int) -> Iterator[tuple[Tensor, list[Any]]]:
     """Yield (pixels (b, C, *S), items) of each step."""
-    loader: DataLoader[Any] = DataLoader(
-        cast(Any, dataset), batch_sampler=cast(Any, order), num_workers=workers, collate_fn=_collate
-    )
+    loader: DataLoader[Any] = DataLoader(cast(Any, dataset), batch_sampler=cast(Any, order), num_workers=workers, collate_fn=_collate)
     yield from loader
 
 

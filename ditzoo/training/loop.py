@@ -80,9 +80,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = Fals
 class _Run:
     """The parts of one run, and its steps."""
 
-    def __init__(
-        self, recipe: Recipe, out: Path, accelerator: Accelerator, model: Any, module: Model, optimizer: Any, ema: EMA
-    ) -> None:
+    def __init__(self, recipe: Recipe, out: Path, accelerator: Accelerator, model: Any, module: Model, optimizer: Any, ema: EMA) -> None:
         self.recipe, self.out, self.accelerator = recipe, out, accelerator
         self.model, self.module, self.optimizer, self.ema = model, module, optimizer, ema
         self.schedule, self.codec = recipe.model.schedule.build(), recipe.model.codec.build()
@@ -93,11 +91,7 @@ class _Run:
         lo = self.accelerator.process_index * self.portion
         order = Order(len(dataset), length.batch_size, self.recipe.seed, first, length.steps, lo, lo + self.portion)
         main = self.accelerator.is_main_process
-        with (
-            Log(self.out, step=first, steps=length.steps, tensorboard=output.tensorboard, quiet=quiet)
-            if main
-            else nullcontext() as log
-        ):
+        with Log(self.out, step=first, steps=length.steps, tensorboard=output.tensorboard, quiet=quiet) if main else nullcontext() as log:
             losses: list[Tensor] = []
             started = time.perf_counter()
             for step, (pixels, items) in enumerate(batches(dataset, order, length.workers), first):
@@ -111,10 +105,17 @@ class _Run:
                     elapsed = time.perf_counter() - started
                     if log is not None:
                         log.seconds += elapsed
-                        log.write(done, {
-                            "epoch": done * length.batch_size / len(dataset), "loss": mean, "lr": lr, "grad_norm": float(norm),
-                            "images_per_second": len(losses) * length.batch_size / elapsed, "seconds": log.seconds,
-                        })
+                        log.write(
+                            done,
+                            {
+                                "epoch": done * length.batch_size / len(dataset),
+                                "loss": mean,
+                                "lr": lr,
+                                "grad_norm": float(norm),
+                                "images_per_second": len(losses) * length.batch_size / elapsed,
+                                "seconds": log.seconds,
+                            },
+                        )
                     losses, started = [], time.perf_counter()
                 if main and (done % output.checkpoint_every == 0 or done == length.steps):
                     save_checkpoint(self.out, done, self.recipe, self.module, self.ema, self.optimizer.optimizer)

@@ -14,7 +14,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ditzoo.catalogue import override, read_toml
 from ditzoo.errors import SpecError, UnknownNameError, listed, suggest
-from ditzoo.specs import DatasetSlot, ModelSpec, Positive, Spec, shape
+from ditzoo.model_spec import ModelSpec
+from ditzoo.specs import DatasetSlot, Positive, Spec, shape
 from ditzoo.zoo import Zoo
 
 
@@ -106,9 +107,7 @@ class Recipe(Spec):
             raise ValueError(f"data '{self.data.kind}' gives latents of {shape(latent)}: {problem}")
         held, known = self.data.item_classes, getattr(prompt, "classes", None)
         if held is not None and known is not None and held > known:
-            raise ValueError(
-                f"data '{self.data.kind}' has {held} classes and prompt.classes is {known}; set model.prompt.classes={held}"
-            )
+            raise ValueError(f"data '{self.data.kind}' has {held} classes and prompt.classes is {known}; set model.prompt.classes={held}")
         return self
 
     def digest(self) -> str:

@@ -65,9 +65,7 @@ class LabelSpec(PromptSpec):
 
     def _class_of(self, item: Any) -> int:
         if isinstance(item, str) and not item.lstrip("-").isdigit():
-            spellings = {
-                word.strip().lower(): index for index, name in enumerate(self.names) for word in (name, *name.split(","))
-            }
+            spellings = {word.strip().lower(): index for index, name in enumerate(self.names) for word in (name, *name.split(","))}
             if item.strip().lower() in spellings:
                 return spellings[item.strip().lower()]
             known = f"labels: {listed(self.names)}" if self.names else f"this model's labels are numbers, 0 to {self.classes - 1}"

@@ -39,9 +39,7 @@ class DiT(Backbone):
         self.register_buffer("position_table", sincos_table(spec.grid, width), persistent=False)
 
         self.conditioning = conditioning
-        parts = BlockParts(
-            width, spec.heads, self._attention, self._mlp, eps_mlp=DIFFUSERS_MLP_EPS if theirs else 1e-6
-        )
+        parts = BlockParts(width, spec.heads, self._attention, self._mlp, eps_mlp=DIFFUSERS_MLP_EPS if theirs else 1e-6)
         self.blocks = nn.ModuleList(conditioning.block(parts) for _ in range(spec.depth))
         self.head_norm = conditioning.head_norm(width)
         self.head_linear = nn.Linear(width, spec.out_channels * patch**2)

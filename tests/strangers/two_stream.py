@@ -82,7 +82,9 @@ class JointBlock(nn.Module):
     def forward(self, stream: Stream) -> Stream:
         image, text = self.image(stream.tokens, stream), self.text(stream.context, stream)
         q, k, v = (
-            torch.cat([getattr(self.image_attention, n)(image), getattr(self.text_attention, n)(text)], 1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            torch.cat([getattr(self.image_attention, n)(image), getattr(self.text_attention, n)(text)], 1)
+            .unflatten(-1, (self.heads, -1))
+            .transpose(1, 2)
             for n in "qkv"
         )
         keep = None

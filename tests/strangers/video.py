@@ -21,7 +21,7 @@ class ToyVideoSpec(BackboneSpec):
         return (self.depth // 2, self.depth)
 
     def check_size(self, size):
-        frames, height, width = size
+        _frames, height, width = size
         return None if height % 2 == width % 2 == 0 else f"{height}x{width} is not divisible by the patch 2x2"
 
     def build(self, conditioning):
