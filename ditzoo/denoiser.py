@@ -115,7 +115,7 @@ class Denoiser:
         order = sorted(range(len(branches)), key=lambda i: branches[i].depth or full, reverse=True)
         cond = branches[0].cond if len(branches) == 1 else Cond.cat([branches[i].cond for i in order])
         rows = x.repeat(len(branches), *[1] * (x.dim() - 1)) if len(branches) > 1 else x
-        times = self.schedule.model_time(t).to(x.device).expand(len(rows))
+        times = self.schedule.model_time(t).float().to(x.device).expand(len(rows))
         self.ledger.rows += len(rows)
         size, measure = tuple(x.shape[1:]), self.ledger.measure
         stream = measure(("begin", size), len(rows), partial(self.backbone.begin, rows, times, cond))

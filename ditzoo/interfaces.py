@@ -270,6 +270,10 @@ class Sampler(ABC):
 class Codec(ABC):
     """Pixels (B, 3 or 1, *S) in [-1, 1] to latents (B, C, *S) and back."""
 
+    def open(self) -> Codec:
+        """Load what coding needs and return self, so that what is missing is told before a long run and not after it."""
+        return self
+
     @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor: ...
 

@@ -95,6 +95,9 @@ def sample(
     wanted = (len(items), *size)
     if latents is not None and latents.shape != wanted:
         raise SamplingError(f"latents are {shape(latents.shape)}, and {len(items)} samples of '{spec.name}' need {shape(wanted)}")
+    codec = spec.codec.build()
+    if OUTPUTS[output_type] is not None:
+        codec.open()
     noise = _noise(generator, seed, range(first_index, first_index + len(items)))
     start = latents if latents is not None else noise.draw(torch.empty(wanted))
 
@@ -103,12 +106,13 @@ def sample(
     for lo in range(0, len(items), step):
         rows = slice(lo, lo + step)
         part = noise if noise.shared else Noise(noise.generators[rows])
-        result = start[rows].to(model.device, model.dtype)
-        for i, (t, result) in enumerate(walk(model, spec, items[rows], result, part, ledger)):  # noqa: B020 (the last one counts)
+        begun = start[rows].to(model.device, model.dtype)
+        for i, (t, x) in enumerate(walk(model, spec, items[rows], begun, part, ledger)):
             if callback_on_step_end is not None:
-                callback_on_step_end(i, t, result)
-        parts.append(result)
-    images = OUTPUTS[output_type](spec, torch.cat(parts))
+                callback_on_step_end(i, t, x)
+        parts.append(x)
+    result, form = torch.cat(parts), OUTPUTS[output_type]
+    images = result if form is None else form((codec.decode(result).float() / 2 + 0.5).clamp(0, 1))
     return Samples(images, items, [spec.prompt.caption(item) for item in items], seed if generator is None else None, ledger)
 
 
@@ -125,26 +129,23 @@ def walk(model: Model, spec: ModelSpec, items: Sequence[Any], x: Tensor, noise: 
         yield float(t), after
 
 
-def _pixels(spec: ModelSpec, latents: Tensor) -> Tensor:
-    return (spec.codec.build().decode(latents).float() / 2 + 0.5).clamp(0, 1)  # (B, 3 or 1, *S)
+def _array(pixels: Tensor) -> Any:
+    return pixels.movedim(1, -1).cpu().numpy()
 
 
-def _array(spec: ModelSpec, latents: Tensor) -> Any:
-    return _pixels(spec, latents).movedim(1, -1).cpu().numpy()
-
-
-def _pictures(spec: ModelSpec, latents: Tensor) -> list[Any]:
+def _pictures(pixels: Tensor) -> list[Any]:
     from PIL import Image
 
-    levels = (_array(spec, latents) * 255).round().astype("uint8")
+    levels = (_array(pixels) * 255).round().astype("uint8")
     return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in levels]
 
 
-OUTPUTS: dict[str, Callable[[ModelSpec, Tensor], Any]] = {
+# what becomes of pixels (B, 3 or 1, *S) in [0, 1]; None: the latents are wanted, and nothing is decoded
+OUTPUTS: dict[str, Callable[[Tensor], Any] | None] = {
     "pil": _pictures,
     "np": _array,
-    "pt": _pixels,
-    "latent": lambda spec, latents: latents,
+    "pt": lambda pixels: pixels,
+    "latent": None,
 }
 
 

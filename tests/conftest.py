@@ -78,6 +78,12 @@ def wake(module: torch.nn.Module, std: float = 0.05) -> torch.nn.Module:
     return module
 
 
+def assert_near(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+    """The largest difference is within `tolerance` of the largest value: what another order of summing may cost."""
+    error, scale = float((found - expected).abs().max()), float(expected.abs().max())
+    assert error <= tolerance * scale, f"{error:.2e} apart at a scale of {scale:.2e}"
+
+
 def write_idx(path: Path, array: torch.Tensor) -> None:
     header = bytes([0, 0, 8, array.dim()]) + struct.pack(f">{array.dim()}I", *array.shape)
     path.write_bytes(header + array.to(torch.uint8).numpy().tobytes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny, wake
+from conftest import assert_near, tiny, wake
 
 from ditzoo.assemble import build
 from ditzoo.denoiser import Branch, Denoiser, Ledger, guided
@@ -42,8 +42,8 @@ def test_guidance_is_the_formula_on_the_channels_it_guides(model, parts, channel
     expected = with_prompt.clone()
     expected[:, :n] = without[:, :n] + 3.0 * (with_prompt[:, :n] - without[:, :n])
     reference = model.spec.schedule.build().split(expected, x, t)
-    torch.testing.assert_close(ours.eps, reference.eps, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(ours.variance, reference.variance, atol=1e-5, rtol=1e-5)  # never guided
+    assert_near(ours.eps, reference.eps)
+    assert_near(ours.variance, reference.variance)  # never guided
 
 
 def test_guidance_acts_within_its_interval_alone(model, parts):
@@ -61,7 +61,7 @@ def test_branches_leave_at_their_own_depth(model, parts, depths):
     ours = predict(model, x, t, branches, ledger)
     out = [alone(model, x, t, branch.cond, branch.depth) for branch in branches]
     expected = torch.cat([2 * out[0][:, :4] - out[1][:, :4], out[0][:, 4:]], 1)
-    torch.testing.assert_close(ours.eps, model.spec.schedule.build().split(expected, x, t).eps, atol=1e-4, rtol=1e-4)
+    assert_near(ours.eps, model.spec.schedule.build().split(expected, x, t).eps)
     assert ledger.block_evals == 2 * sum(depth or 6 for depth in depths)
 
 

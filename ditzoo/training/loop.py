@@ -137,7 +137,7 @@ class _Run:
             part = slice(portion * rows, (portion + 1) * rows)
             final = portion == portions - 1
             with nullcontext() if final else accelerator.no_sync(self.model), accelerator.autocast():
-                own = Draws(draws.noise[part], draws.time[part], draws.drop[part])
+                own = draws.rows(part, latents.device)
                 loss = diffusion_loss(self.module, self.model, self.schedule, latents[part], items[part], own).mean() / portions
             accelerator.backward(loss)
             total += loss.detach()
@@ -152,8 +152,7 @@ class _Run:
         whole = latents.new_empty(self.recipe.length.batch_size, *latents.shape[1:], device="cpu")
         drawn = Draws.of(whole, generator(self.recipe.seed, "draws", step))
         lo = self.accelerator.process_index * self.portion
-        noise, uniform, drop = (z[lo : lo + self.portion].to(latents.device) for z in (drawn.noise, drawn.time, drawn.drop))
-        return Draws(noise, uniform, drop)
+        return drawn.rows(slice(lo, lo + self.portion), latents.device)
 
     def _mean(self, losses: list[Tensor], step: int) -> float:
         mean = float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))

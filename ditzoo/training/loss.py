@@ -22,15 +22,18 @@ VARIANCE_WEIGHT = 1e-3  # the lambda of L_hybrid
 class Draws:
     """The random numbers of one batch, drawn outside so that a step's result depends on nothing else."""
 
-    noise: Tensor  # (B, C, *S)
-    time: Tensor  # (B,) uniform
-    drop: Tensor  # (B,) uniform
+    noise: Tensor  # (B, C, *S), on the device of the latents
+    time: Tensor  # (B,) uniform in [0, 1), float64; it stays on the CPU, for some devices have no float64
+    drop: Tensor  # (B,) likewise
 
     @classmethod
     def of(cls, like: Tensor, generator: torch.Generator) -> Draws:
         noise = torch.randn(like.shape, generator=generator)
         time, drop = torch.rand(2, len(like), generator=generator, dtype=torch.float64)
-        return cls(noise.to(like), time.to(like.device), drop.to(like.device))
+        return cls(noise.to(like), time, drop)
+
+    def rows(self, index: slice, device: torch.device) -> Draws:
+        return Draws(self.noise[index].to(device), self.time[index], self.drop[index])
 
 
 def diffusion_loss(model: Model, backbone_call: Any, schedule: Schedule, latents: Tensor, items: Any, draws: Draws) -> Tensor:
@@ -38,7 +41,7 @@ def diffusion_loss(model: Model, backbone_call: Any, schedule: Schedule, latents
     t = schedule.draw(draws.time)
     alpha, sigma = schedule.alpha_sigma(t)
     x = expand(alpha, latents) * latents + expand(sigma, latents) * draws.noise
-    out = backbone_call(x, schedule.model_time(t).float(), model.prompt.drop(items, draws.drop)).float()
+    out = backbone_call(x, schedule.model_time(t).float().to(x.device), model.prompt.drop(items, draws.drop)).float()
     channels = latents.shape[1]
     target = schedule.target(latents, draws.noise, t)
     loss = (out[:, :channels] - target).square().flatten(1).mean(1)

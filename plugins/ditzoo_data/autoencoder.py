@@ -41,6 +41,10 @@ class AutoencoderKLCodec(Codec):
             )
         return loaded.requires_grad_(False).eval()
 
+    def open(self) -> Codec:
+        _ = self.autoencoder
+        return self
+
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         codes = self._sliced(lambda part: self.autoencoder.encode(part).latent_dist.mode(), pixels)
