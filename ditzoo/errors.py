@@ -42,6 +42,10 @@ class SamplingError(DitzooError, ValueError):
     """A request for samples that this model cannot serve."""
 
 
+class TrainingError(DitzooError):
+    """A training run that cannot start or go on."""
+
+
 class OutputError(DitzooError, OSError):
     """A file or folder that cannot be written."""
 

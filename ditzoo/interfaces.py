@@ -282,7 +282,12 @@ class Codec(ABC):
 
 
 class Dataset(Protocol):
-    """Items by index: `{"pixels": (C, *S) float32 in [-1, 1], "item": what the prompt encodes}`."""
+    """Items by index: `{"pixels": (C, *S) float32 in [-1, 1], "item": what the prompt encodes}`.
+
+    `names` are those of the classes, in the order of their labels; empty where items are no labels.
+    """
+
+    names: tuple[str, ...]
 
     def __len__(self) -> int: ...
 

@@ -116,6 +116,11 @@ class PromptSpec(Part):
     slot: ClassVar[str] = "prompt"
     argument: ClassVar[str | None] = None
 
+    @property
+    def item_classes(self) -> int | None:
+        """The number of classes that items are of, or None where they are no classes."""
+        return None
+
     def parse(self, asked: Sequence[Any]) -> list[Any]:
         """Check what the user asked for and return one item a picture, ready for `Prompt.encode`."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it understands")

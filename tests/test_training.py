@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_ditzoo, tiny, wake
+from PIL import Image
 from safetensors.torch import load_file
 
 from ditzoo.assemble import build
-from ditzoo.errors import CheckpointError, OutputError, SpecError, UnknownNameError
+from ditzoo.errors import CheckpointError, DataError, OutputError, SpecError, TrainingError, UnknownNameError
 from ditzoo.noise import generator
 from ditzoo.training.ema import EMA
 from ditzoo.training.loop import train
@@ -197,6 +198,28 @@ def test_recipes_that_do_not_fit_are_refused(recipe, zoo, settings, told):
     with pytest.raises(SpecError) as caught:
         read_recipe(str(recipe), zoo, settings)
     assert told in str(caught.value)
+
+
+def test_a_precision_that_does_not_run_here_is_refused(recipe, zoo, tmp_path):
+    with pytest.raises(TrainingError, match=r"length\.mixed_precision=fp16 does not run here: .* set it to bf16 or no"):
+        train(read_recipe(str(recipe), zoo, ["length.mixed_precision=fp16"]), tmp_path, quiet=True)
+
+
+def test_a_folder_of_more_classes_than_labels_is_refused(recipe, zoo, tmp_path):
+    for name in "abc":
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.new("L", (28, 28)).save(tmp_path / "pictures" / name / "one.png")
+    settings = [
+        "data.kind=image-folder",
+        f"data.folder={tmp_path / 'pictures'}",
+        "data.size=28",
+        "data.channels=1",
+        "model.prompt.classes=2",
+    ]
+    with pytest.raises(DataError, match=r"has 3 classes and prompt\.classes is 2; set model\.prompt\.classes=3"):
+        train(read_recipe(str(recipe), zoo, settings), tmp_path / "run", quiet=True)
+    fits = [*settings[:-1], "model.prompt.classes=3", "length.steps=1", "length.batch_size=2", "optimizer.warmup=0"]
+    assert train(read_recipe(str(recipe), zoo, fits), tmp_path / "run", quiet=True).is_dir()
 
 
 def test_unknown_recipes_are_refused_with_near_ones(zoo):

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ditzoo.errors import OutputError
+from ditzoo.errors import OutputError, TrainingError
 
 COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm", "images_per_second", "seconds")
 
@@ -33,7 +33,12 @@ class Log:
         self.bar = tqdm(total=steps, initial=step, unit="step", file=sys.stderr, disable=True if quiet else None)
         self.board: Any = None
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise TrainingError(
+                    "output.tensorboard needs TensorBoard; pip install 'ditzoo[tensorboard]', or set it to false"
+                ) from error
 
             self.board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
 

@@ -19,7 +19,7 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor
 
 from ditzoo.assemble import Model, build
-from ditzoo.errors import DitzooError, OutputError
+from ditzoo.errors import DataError, OutputError, TrainingError
 from ditzoo.files import writable_folder, write_text
 from ditzoo.grid import save_grid
 from ditzoo.noise import derived_seed, generator
@@ -32,10 +32,6 @@ from ditzoo.training.loss import Draws, diffusion_loss
 from ditzoo.training.recipe import Recipe
 
 
-class TrainingError(DitzooError):
-    """Training cannot go on."""
-
-
 def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = False) -> Path:
     """Follow a recipe and return the folder of the finished model (EMA weights), `out/model`.
 
@@ -46,10 +42,13 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = Fals
     if checkpoints(out) and not resume:
         raise OutputError(f"'{out}' holds a run ({checkpoints(out)[-1].name}); add --resume to go on with it, or choose another --out")
     dataset = recipe.data.build()
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    accelerator = Accelerator(
-        mixed_precision=recipe.length.mixed_precision, dataloader_config=DataLoaderConfiguration(use_seedable_sampler=False)
-    )
+    known = recipe.model.prompt.item_classes
+    if known is not None and len(dataset.names) > known:
+        raise DataError(
+            f"data '{recipe.data.kind}' has {len(dataset.names)} classes and prompt.classes is {known}; "
+            f"set model.prompt.classes={len(dataset.names)}"
+        )
+    accelerator = _accelerator(recipe.length.mixed_precision)
     share = recipe.length.batch_size // recipe.length.accumulate
     if share % accelerator.num_processes:
         raise TrainingError(
@@ -75,6 +74,14 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = Fals
             module.save_pretrained(out / "model")
     accelerator.wait_for_everyone()
     return out / "model"
+
+
+def _accelerator(precision: str) -> Accelerator:
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    try:
+        return Accelerator(mixed_precision=precision, dataloader_config=DataLoaderConfiguration(use_seedable_sampler=False))
+    except ValueError as error:
+        raise TrainingError(f"length.mixed_precision={precision} does not run here: {error}; set it to bf16 or no") from error
 
 
 class _Run:

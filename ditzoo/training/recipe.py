@@ -105,7 +105,7 @@ class Recipe(Spec):
             raise ValueError(f"data '{self.data.kind}': {error}") from error
         if problem := self.model.backbone.check_size(latent):
             raise ValueError(f"data '{self.data.kind}' gives latents of {shape(latent)}: {problem}")
-        held, known = self.data.item_classes, getattr(prompt, "classes", None)
+        held, known = self.data.item_classes, prompt.item_classes
         if held is not None and known is not None and held > known:
             raise ValueError(f"data '{self.data.kind}' has {held} classes and prompt.classes is {known}; set model.prompt.classes={held}")
         return self

@@ -57,6 +57,10 @@ class LabelSpec(PromptSpec):
         return self
 
     @property
+    def item_classes(self) -> int:
+        return self.classes
+
+    @property
     def provides_now(self) -> frozenset[str]:
         return frozenset({"prompt-vec", "prompt-tokens"} | ({"null"} if self.dropout else set()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ditzoo.specs import DatasetSpec
 
@@ -19,6 +19,7 @@ class FashionMNISTSpec(DatasetSpec):
     """
 
     kind: Literal["fashion-mnist"] = "fashion-mnist"
+    names: ClassVar[tuple[str, ...]] = NAMES
     folder: str = "/usr/share/datasets/fashion-mnist"
     split: Literal["train", "test"] = "train"
 

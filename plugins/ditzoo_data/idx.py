@@ -20,6 +20,7 @@ class FashionMNIST:
     """A dataset of `{"pixels": (1, 28, 28) in [-1, 1], "item": label}`."""
 
     def __init__(self, spec: FashionMNISTSpec) -> None:
+        self.names = spec.names
         folder, prefix = Path(spec.folder).expanduser(), "train" if spec.split == "train" else "t10k"
         self.images = read_idx(find_idx(folder, f"{prefix}-images-idx3-ubyte"), rank=3)  # (N, 28, 28) uint8
         self.labels = read_idx(find_idx(folder, f"{prefix}-labels-idx1-ubyte"), rank=1)  # (N,) uint8
