@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ditzoo.assemble import build
-from ditzoo.errors import CheckpointError, DataError, OutputError, SpecError, TrainingError, UnknownNameError
+from ditzoo.errors import CheckpointError, DataError, OutputError, SpecError, UnknownNameError
 from ditzoo.noise import generator
 from ditzoo.training.ema import EMA
 from ditzoo.training.loop import train
@@ -198,11 +198,6 @@ def test_recipes_that_do_not_fit_are_refused(recipe, zoo, settings, told):
     with pytest.raises(SpecError) as caught:
         read_recipe(str(recipe), zoo, settings)
     assert told in str(caught.value)
-
-
-def test_a_precision_that_does_not_run_here_is_refused(recipe, zoo, tmp_path):
-    with pytest.raises(TrainingError, match=r"length\.mixed_precision=fp16 does not run here: .* set it to bf16 or no"):
-        train(read_recipe(str(recipe), zoo, ["length.mixed_precision=fp16"]), tmp_path, quiet=True)
 
 
 def test_a_folder_of_more_classes_than_labels_is_refused(recipe, zoo, tmp_path):

@@ -36,9 +36,7 @@ class Log:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise TrainingError(
-                    "output.tensorboard needs TensorBoard; pip install 'ditzoo[tensorboard]', or set it to false"
-                ) from error
+                raise TrainingError("output.tensorboard needs TensorBoard: pip install 'ditzoo[tensorboard]'") from error
 
             self.board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
 

@@ -48,7 +48,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = Fals
             f"data '{recipe.data.kind}' has {len(dataset.names)} classes and prompt.classes is {known}; "
             f"set model.prompt.classes={len(dataset.names)}"
         )
-    accelerator = _accelerator(recipe.length.mixed_precision)
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    accelerator = Accelerator(
+        mixed_precision=recipe.length.mixed_precision, dataloader_config=DataLoaderConfiguration(use_seedable_sampler=False)
+    )
     share = recipe.length.batch_size // recipe.length.accumulate
     if share % accelerator.num_processes:
         raise TrainingError(
@@ -74,14 +77,6 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = Fals
             module.save_pretrained(out / "model")
     accelerator.wait_for_everyone()
     return out / "model"
-
-
-def _accelerator(precision: str) -> Accelerator:
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    try:
-        return Accelerator(mixed_precision=precision, dataloader_config=DataLoaderConfiguration(use_seedable_sampler=False))
-    except ValueError as error:
-        raise TrainingError(f"length.mixed_precision={precision} does not run here: {error}; set it to bf16 or no") from error
 
 
 class _Run:
