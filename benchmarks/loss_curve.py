@@ -1,6 +1,6 @@
 """Draw a run's loss curve from its log.
 
-    python benchmarks/loss_curve.py runs/fashion-dit/log.csv docs/fashion-dit-loss.png      (needs matplotlib)
+python benchmarks/loss_curve.py runs/fashion-dit/log.csv docs/fashion-dit-loss.png      (needs matplotlib)
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ def main(log: Path, picture: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(6.4, 3.2), constrained_layout=True)
     axes.plot(steps, losses, linewidth=1.2)
     axes.set(xlabel="step", ylabel="loss (mean squared error)", yscale="log")
+    for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        which("{x:g}")
     axes.grid(alpha=0.3, which="both")
     axes.secondary_xaxis("top", functions=(lambda s: s * epochs, lambda e: e / epochs)).set_xlabel("epoch")
     figure.savefig(picture, dpi=130)

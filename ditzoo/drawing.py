@@ -17,7 +17,7 @@ from ditzoo.errors import OutputError, SamplingError
 from ditzoo.files import replacing, write_text
 from ditzoo.grid import save_grid
 from ditzoo.model_spec import ModelSpec
-from ditzoo.sampling import sample
+from ditzoo.sampling import BATCH, sample
 from ditzoo.sources import weights_path
 from ditzoo.weights import file_sha256
 
@@ -33,7 +33,7 @@ def draw(
         model = build(spec).to(device, dtype)
     else:
         model = load_spec(spec, folder, dtype=dtype, device=device)
-    batch = request["batch_size"] or len(items)
+    batch = BATCH if request["batch_size"] is None else request["batch_size"]
     batches = -(-len(items) // max(batch, 1))
     steps = spec.sampling.steps
     with tqdm(total=batches * steps, unit="step", desc=spec.name, disable=None) as bar:
@@ -41,7 +41,7 @@ def draw(
             model,
             **({spec.prompt.argument: list(items)} if spec.prompt.argument else {"num_images": len(items)}),
             seed=request["seed"],
-            batch_size=request["batch_size"],
+            batch_size=batch,
             callback_on_step_end=lambda step, t, x: bar.update(),
         )
     files = [f"{index:05d}.png" for index in range(len(items))]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ditzoo.assemble import Model
 
 LARGEST_SEED = 2**63 - 1
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def sample(
         seed: picture i is drawn from (seed, first_index + i) alone, whatever the batch. Default 0.
         generator: a list, one a picture; or one for all, which draws the batch as diffusers does. Instead of `seed`.
         latents: (B, C, *S) noise to start from; a stochastic sampler still draws from seed or generator.
-        batch_size: how many go through the network at once; all by default.
+        batch_size: how many go through the network at once; at most 64 by default, all where one generator draws for all.
         output_type: `pil`, `np` (B, H, W, C in [0, 1]), `pt` (B, C, H, W in [0, 1]) or `latent`.
         callback_on_step_end: called with (step, t, x) after each step of each batch.
         count_macs: count multiply-adds into the ledger.
@@ -101,7 +102,7 @@ def sample(
     noise = _noise(generator, seed, range(first_index, first_index + len(items)))
     start = latents if latents is not None else noise.draw(torch.empty(wanted))
 
-    ledger, step = Ledger(count_macs=count_macs), batch_size or len(items)
+    ledger, step = Ledger(count_macs=count_macs), batch_size or (len(items) if noise.shared else BATCH)
     parts = []
     for lo in range(0, len(items), step):
         rows = slice(lo, lo + step)

@@ -27,7 +27,7 @@ Size = tuple[Positive, ...]
 class Spec(BaseModel):
     """Base of all declarations: frozen, and strict about field names."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

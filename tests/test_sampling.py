@@ -78,6 +78,7 @@ def test_callback_sees_every_step(model):
         ({"num_inference_steps": 0}, SamplingError, "sampling.steps: input should be greater than 0, found 0"),
         ({"num_inference_steps": -3}, SamplingError, "found -3"),
         ({"num_inference_steps": 1001}, SamplingError, "1001 steps asked of schedule 'linear', which has 1000"),
+        ({"guidance_scale": float("nan")}, SamplingError, "guidance.scale: input should be a finite number, found nan"),
         ({"guidance_scale": -1.0}, SamplingError, "guidance.scale: input should be greater than or equal to 0"),
         ({"height": 7}, SamplingError, "patch=2 does not divide the latent 7x8; nearest latent: 8x8"),
         ({"num_frames": 4}, SamplingError, "'tiny' makes pictures, not video"),

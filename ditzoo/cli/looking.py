@@ -33,7 +33,7 @@ def list_(pattern: str, with_weights: bool, markdown: bool, as_json: bool) -> No
     """List the models whose name matches PATTERN (wildcards: * ? [])."""
     zoo = open_zoo()
     names = zoo.catalogue.names(pattern)
-    if not names:
+    if not names and pattern != "*":
         raise UnknownNameError(f"no model matches '{pattern}' ('ditzoo list' shows all {len(zoo.catalogue.paths)})")
     if markdown:
         from ditzoo.cards import markdown_table
