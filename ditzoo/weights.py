@@ -20,7 +20,6 @@ def save_weights(
     path: Path,
     *,
     dtype: torch.dtype | None = None,
-    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a state dict as safetensors, floating tensors cast to `dtype`; the file appears whole or not at all."""
     state = module_or_tensors.state_dict() if isinstance(module_or_tensors, nn.Module) else module_or_tensors
@@ -30,7 +29,7 @@ def save_weights(
     }
     try:
         with replacing(path) as aside:
-            save_file(tensors, aside, metadata={"format": "pt", **(metadata or {})})
+            save_file(tensors, aside, metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write weights to {path}: {error}") from error
 

@@ -82,7 +82,7 @@ class Zoo:
                 continue
             try:
                 manager.register(entry.load(), name=entry.name)
-            except Exception as error:  # a stranger's import can raise anything, and must not take the program down
+            except (Exception, SystemExit) as error:  # a stranger's import can raise anything, and must not take the program down
                 failures[entry.name] = f"{origin} failed on import: {type(error).__name__}: {error}"
             origins[entry.name] = origin
         for name in sorted((names or set()) - {entry.name for entry in found}):
@@ -106,7 +106,7 @@ class Zoo:
                 "{slot} needs a table with a kind, found {found} (kinds: {kinds})",
                 {"slot": slot, "found": repr(data), "kinds": listed(self.kinds[slot])},
             )
-        kind = data["kind"]
+        kind = str(data["kind"])
         if kind not in self.kinds[slot]:
             raise PydanticCustomError(
                 "ditzoo",
@@ -155,7 +155,7 @@ class Zoo:
             for part in plugin.parts:
                 self._check_part(part, plugin)
             catalogue = self.catalogue.joined(plugin.folders, plugin.describe())
-        except Exception as error:  # whatever a stranger's hook raises is his failure, not the program's
+        except (Exception, SystemExit) as error:  # whatever a stranger's hook raises is his failure, not the program's
             self.failures[name] = (
                 f"{plugin.origin}: {error}"
                 if isinstance(error, PluginError | SpecError)

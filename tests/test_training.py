@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ditzoo.assemble import build
-from ditzoo.errors import CheckpointError, DataError, OutputError, SpecError, UnknownNameError
+from ditzoo.errors import CheckpointError, DataError, OutputError, SpecError, TrainingError, UnknownNameError
 from ditzoo.noise import generator
 from ditzoo.training.ema import EMA
 from ditzoo.training.loop import train
@@ -215,6 +215,13 @@ def test_a_folder_of_more_classes_than_labels_is_refused(recipe, zoo, tmp_path):
         train(read_recipe(str(recipe), zoo, settings), tmp_path / "run", quiet=True)
     fits = [*settings[:-1], "model.prompt.classes=3", "length.steps=1", "length.batch_size=2", "optimizer.warmup=0"]
     assert train(read_recipe(str(recipe), zoo, fits), tmp_path / "run", quiet=True).is_dir()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_no_checkpoint(recipe, zoo, tmp_path):
+    settings = ["optimizer.lr=1e30", "optimizer.warmup=0", "output.log_every=30", "output.checkpoint_every=1"]
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+; the last checkpoint is sound. Lower optimizer.lr=1e\+30"):
+        train(read_recipe(str(recipe), zoo, settings), tmp_path, quiet=True)
+    assert not (tmp_path / "model").exists()
 
 
 def test_unknown_recipes_are_refused_with_near_ones(zoo):

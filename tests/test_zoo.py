@@ -46,6 +46,7 @@ def install(folder: Path, name: str, source: str, dist: str | None = None) -> No
     ("source", "told"),
     [
         ("raise RuntimeError('no such chip')", "RuntimeError: no such chip"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
         ("import nothing_of_that_name", "ModuleNotFoundError"),
         (
             "from ditzoo.hookspecs import hookimpl\n@hookimpl\ndef ditzoo_prats(): return []",

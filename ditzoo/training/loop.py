@@ -7,6 +7,7 @@ and resumed ends with the weights of an unbroken one.
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -76,6 +77,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = Fals
         with ema.applied(module):
             module.save_pretrained(out / "model")
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return out / "model"
 
 
@@ -119,8 +121,11 @@ class _Run:
                             },
                         )
                     losses, started = [], time.perf_counter()
-                if main and (done % output.checkpoint_every == 0 or done == length.steps):
-                    save_checkpoint(self.out, done, self.recipe, self.module, self.ema, self.optimizer.optimizer)
+                if done % output.checkpoint_every == 0 or done == length.steps:
+                    if losses:
+                        self._mean(losses, step)  # a checkpoint is sound, or there is none
+                    if main:
+                        save_checkpoint(self.out, done, self.recipe, self.module, self.ema, self.optimizer.optimizer)
                 if main and output.sample_every and (done % output.sample_every == 0 or done == length.steps):
                     self.draw(done)
 
@@ -158,7 +163,7 @@ class _Run:
 
     def _mean(self, losses: list[Tensor], step: int) -> float:
         mean = float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
-        if mean != mean or mean == float("inf"):
+        if not math.isfinite(mean):
             raise TrainingError(
                 f"the loss is {mean} at step {step + 1}; the last checkpoint is sound. Lower optimizer.lr={self.recipe.optimizer.lr:g}, "
                 f"lengthen optimizer.warmup, or train without mixed precision, and resume"
