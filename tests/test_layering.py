@@ -82,7 +82,7 @@ def test_no_ladders_over_kinds():
 
 def test_packages_are_the_folders():
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    folders = {"ditzoo_registry"} | {
+    folders = {"ditzoo_registry", "ditzoo_registry.recipes"} | {
         ".".join(path.parent.relative_to(base).parts)
         for base in (ROOT, ROOT / "plugins")
         for path in base.rglob("__init__.py")
