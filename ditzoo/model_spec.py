@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -63,6 +64,8 @@ class Weights(Spec):
     def _one_source(self) -> Weights:
         if (self.file is None) == (self.repo is None):
             raise ValueError("name either a file beside the spec or a hub repo, and not both")
+        if self.file is not None and (Path(self.file).name != self.file or "\\" in self.file):
+            raise ValueError(f"file '{self.file}' is not a plain name; weights lie beside their spec, in the same folder")
         return self
 
 
