@@ -105,7 +105,7 @@ def test_the_wheel_works_with_the_source_hidden(tmp_path):
         if path.suffix in (".toml", ".json", ".safetensors"):
             assert (site / "ditzoo_registry" / path.relative_to(ROOT / "registry")).read_bytes() == path.read_bytes()
     code = (
-        "import sys; sys.path[:] = [p for p in sys.path if p and not p.startswith(sys.argv[2])]; sys.path.insert(0, sys.argv[1])\n"
+        "import sys; sys.path[:] = [p for p in sys.path if p and ('site-packages' in p or not p.startswith(sys.argv[2]))]; sys.path.insert(0, sys.argv[1])\n"
         "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
         "import ditzoo; assert ditzoo.__file__.startswith(sys.argv[1]), ditzoo.__file__\n"
         "print(len(ditzoo.list()), ditzoo.spec('fashion-dit').name)"

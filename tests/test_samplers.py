@@ -34,7 +34,8 @@ def exact_flow(schedule, x, t):
 
 
 def last(sampler, schedule, x, steps, seed=0, variance=None):
-    *_, x = sampler.trajectory(gaussian_denoiser(schedule, variance), x, schedule, steps, Noise.seeded(seed, range(len(x))))
+    noise = Noise([torch.Generator().manual_seed(seed)], shared=True)
+    *_, x = sampler.trajectory(gaussian_denoiser(schedule, variance), x, schedule, steps, noise)
     return x
 
 
