@@ -156,6 +156,7 @@ def test_two_processes_train_as_one(recipe, unbroken, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert losses(tmp_path) == pytest.approx(losses(unbroken), rel=1e-4)
+    assert done.stdout.count("local-dir:") == 1
 
 
 def test_accumulation_is_the_same_step(recipe, unbroken, zoo, tmp_path):

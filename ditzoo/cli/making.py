@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ def train(recipe: str, out: Path | None, resume: bool, quiet: bool, settings: tu
     from ditzoo.training.loop import train as follow
 
     folder = follow(declared, out or Path("runs") / declared.name, resume=resume, quiet=quiet)
+    if int(os.environ.get("RANK", "0")):
+        return  # under a launcher the first process speaks for all
     if as_json:
         print_json({"model": f"local-dir:{folder}", "recipe": declared.name, "digest": declared.digest()})
     else:
