@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pluggy
@@ -103,6 +105,25 @@ def idx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def install(package: Path, target: Path) -> None:
+    """Install a copy of a package with pip, so that pip leaves nothing in the tree."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(package, Path(folder) / "package")
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--target",
+            str(target),
+            str(copy),
+        ]
+        subprocess.run(command, check=True, timeout=300)
+
+
 def run_ditzoo(*words: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does."""
     return subprocess.run(
@@ -113,3 +134,46 @@ def run_ditzoo(*words: object, env: dict[str, str] | None = None, cwd: Path | No
         env=os.environ | (env or {}),
         cwd=cwd,
     )
+
+
+RECIPE = """
+seed = 3
+[model]
+name = "bars"
+conditioning = {{kind = "adaln-zero"}}
+prompt = {{kind = "label", classes = 10}}
+schedule = {{kind = "{schedule}"}}
+sampler = {{kind = "ddim", clip = 1.0}}
+codec = {{kind = "pixels", channels = 1}}
+sampling = {{steps = 5, samples = 10}}
+[model.backbone]
+kind = "dit"
+width = 32
+depth = 2
+heads = 2
+patch = 7
+in_channels = 1
+input_size = [28, 28]
+learn_sigma = {sigma}
+[data]
+kind = "fashion-mnist"
+folder = "{folder}"
+[optimizer]
+lr = 6e-3
+warmup = 5
+decay = "cosine"
+[length]
+steps = 30
+batch_size = 12
+ema = 0.9
+[output]
+log_every = 5
+checkpoint_every = 5
+"""
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory, idx_folder):
+    path = tmp_path_factory.mktemp("recipe") / "bars.toml"
+    path.write_text(RECIPE.format(folder=idx_folder, schedule="cosine", sigma="false"))
+    return path

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import run_ditzoo
+from conftest import install, run_ditzoo
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,25 +35,15 @@ def test_python_in_the_readme_runs(tmp_path):
 
 def test_the_tutorial_plugin_runs(tmp_path):
     blocks = re.findall(r"```(?:toml|python)\n# (\S+)\n(.*?)```", (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8"), re.DOTALL)
+    package = tmp_path / "package"
+    package.mkdir()
     for name, text in blocks:
-        (tmp_path / name).write_text(text)
-    with (tmp_path / "pyproject.toml").open("a") as file:
+        (package / name).write_text(text)
+    with (package / "pyproject.toml").open("a") as file:
         file.write(
             '\n[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n[tool.setuptools]\npy-modules = ["ditzoo_euler"]\n'
         )
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--target",
-        tmp_path / "site",
-        tmp_path,
-    ]
-    subprocess.run(install, check=True, timeout=300)
+    install(package, tmp_path / "site")
     done = run_ditzoo(
         "sample",
         "fashion-dit",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import assert_near, run_ditzoo, tiny, wake
+from conftest import assert_near, install, run_ditzoo, tiny, wake
 
 from ditzoo.assemble import build
 from ditzoo.denoiser import Branch, Denoiser
@@ -70,11 +68,7 @@ def test_a_conditioning_for_two_streams_is_refused_on_one(strangers_zoo):
 def test_a_package_from_outside_is_listed_checked_and_sampled(tmp_path):
     assert len((PACKAGE / "ditzoo_stranger.py").read_text().splitlines()) < 60
     target = tmp_path / "site"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", target, PACKAGE],
-        check=True,
-        timeout=300,
-    )
+    install(PACKAGE, target)
     spec = tmp_path / "pixels.toml"
     spec.write_text(
         'conditioning = {kind = "adaln-zero"}\nprompt = {kind = "label", classes = 3}\nschedule = {kind = "cosine"}\n'

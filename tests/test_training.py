@@ -18,54 +18,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ditzoo.assemble import build
-from ditzoo.errors import CheckpointError, DataError, OutputError, SpecError, TrainingError, UnknownNameError
+from ditzoo.errors import CheckpointError, DataError, OutputError, TrainingError
 from ditzoo.noise import generator
 from ditzoo.training.ema import EMA
 from ditzoo.training.loop import train
 from ditzoo.training.loss import Draws, diffusion_loss
-from ditzoo.training.recipe import Optimizer, read_recipe
-
-RECIPE = """
-seed = 3
-[model]
-name = "bars"
-conditioning = {{kind = "adaln-zero"}}
-prompt = {{kind = "label", classes = 10}}
-schedule = {{kind = "{schedule}"}}
-sampler = {{kind = "ddim", clip = 1.0}}
-codec = {{kind = "pixels", channels = 1}}
-sampling = {{steps = 5, samples = 10}}
-[model.backbone]
-kind = "dit"
-width = 32
-depth = 2
-heads = 2
-patch = 7
-in_channels = 1
-input_size = [28, 28]
-learn_sigma = {sigma}
-[data]
-kind = "fashion-mnist"
-folder = "{folder}"
-[optimizer]
-lr = 6e-3
-warmup = 5
-decay = "cosine"
-[length]
-steps = 30
-batch_size = 12
-ema = 0.9
-[output]
-log_every = 5
-checkpoint_every = 5
-"""
-
-
-@pytest.fixture(scope="session")
-def recipe(tmp_path_factory, idx_folder):
-    path = tmp_path_factory.mktemp("recipe") / "bars.toml"
-    path.write_text(RECIPE.format(folder=idx_folder, schedule="cosine", sigma="false"))
-    return path
+from ditzoo.training.recipe import read_recipe
 
 
 def losses(folder: Path) -> list[float]:
@@ -178,29 +136,6 @@ def test_another_recipe_is_refused_with_the_fields_that_differ(recipe, zoo, unbr
         train(read_recipe(str(recipe), zoo), unbroken, quiet=True)
 
 
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        (
-            ["model.codec.channels=3", "model.backbone.in_channels=3"],
-            "data 'fashion-mnist' has 1-channel pictures and codec 'pixels' takes 3",
-        ),
-        (["model.prompt.classes=7"], "data 'fashion-mnist' has 10 classes and prompt.classes is 7; set model.prompt.classes=10"),
-        (["model.backbone.input_size=[14, 14]"], "gives latents of 28x28: the position table serves latents of 14x14 alone"),
-        (["length.steps=0"], "length.steps: input should be greater than 0, found 0"),
-        (["length.batch_size=7", "length.accumulate=2"], "batch_size=7 is not divisible by accumulate=2"),
-        (["optimizer.warmup=30"], "optimizer.warmup=30 leaves nothing of length.steps=30"),
-        (["optimiser.lr=1"], "unknown field 'optimiser'; did you mean 'optimizer'"),
-        (["data.kind=cifar"], "no installed plugin offers dataset kind 'cifar'; installed: fashion-mnist, image-folder"),
-        (["length.mixed_precision=fp8"], "length.mixed_precision"),
-    ],
-)
-def test_recipes_that_do_not_fit_are_refused(recipe, zoo, settings, told):
-    with pytest.raises(SpecError) as caught:
-        read_recipe(str(recipe), zoo, settings)
-    assert told in str(caught.value)
-
-
 def test_a_folder_of_more_classes_than_labels_is_refused(recipe, zoo, tmp_path):
     for name in "abc":
         (tmp_path / "pictures" / name).mkdir(parents=True)
@@ -223,26 +158,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_no_checkpoint(recipe
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+; the last checkpoint is sound. Lower optimizer.lr=1e\+30"):
         train(read_recipe(str(recipe), zoo, settings), tmp_path, quiet=True)
     assert not (tmp_path / "model").exists()
-
-
-def test_unknown_recipes_are_refused_with_near_ones(zoo):
-    with pytest.raises(UnknownNameError, match="no recipe 'fashion-dti'.*did you mean 'fashion-dit'"):
-        read_recipe("fashion-dti", zoo)
-
-
-def test_named_models_take_settings(zoo):
-    assert read_recipe("fashion-dit", zoo, ["model.backbone.depth=3"]).model.backbone.depth == 3
-    assert read_recipe("fashion-dit", zoo).model.weights is None  # a run makes its own
-
-
-def test_learning_rate_shapes():
-    warm = Optimizer(lr=1.0, warmup=3, decay="cosine", final_lr=0.1)
-    assert [warm.factor(step, 13) for step in (0, 1, 2)] == [0.25, 0.5, 0.75]
-    assert warm.factor(3, 13) == 1
-    assert warm.factor(8, 13) == pytest.approx(0.55)
-    assert warm.factor(13, 13) == pytest.approx(0.1)
-    assert Optimizer(decay="linear").factor(25, 100) == 0.75
-    assert Optimizer().factor(99, 100) == 1
 
 
 def test_ema_is_the_recursion_and_steps_aside_again():

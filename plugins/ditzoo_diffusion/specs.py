@@ -29,7 +29,7 @@ class DDPMSpec(SamplerSpec):
     def build(self) -> Sampler:
         from ditzoo_diffusion.stochastic import DDPM
 
-        return DDPM(self.variance, self.clip)
+        return DDPM(self.clip, self.variance)
 
 
 class DDIMSpec(SamplerSpec):
@@ -42,7 +42,7 @@ class DDIMSpec(SamplerSpec):
     def build(self) -> Sampler:
         from ditzoo_diffusion.stochastic import DDIM
 
-        return DDIM(self.eta, self.clip)
+        return DDIM(self.clip, self.eta)
 
 
 class HeunSpec(SamplerSpec):

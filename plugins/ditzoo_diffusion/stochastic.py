@@ -7,8 +7,10 @@ d^2 sigma_s^2 / sigma_t^2 (Kingma et al. 2021, appendix A; for variance-preservi
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,11 +28,29 @@ def clipped(prediction: Prediction, x: Tensor, alpha: Tensor, sigma: Tensor, cli
     return Prediction(x0, (x - expand(alpha, x) * x0) / expand(sigma, x), prediction.variance)
 
 
-@dataclass(frozen=True)
-class DDPM(Sampler):
-    """Draws x_s from the posterior around the predicted x_0; no noise in the last step."""
+class Step(NamedTuple):
+    """The noise levels on both sides of a step from t to s, scalars in float64."""
 
-    variance: str
+    alpha: Tensor
+    sigma: Tensor
+    next_alpha: Tensor
+    next_sigma: Tensor
+
+    @property
+    def added(self) -> Tensor:
+        """The variance d^2 of the noise between s and t."""
+        return self.sigma**2 - (self.alpha / self.next_alpha * self.next_sigma) ** 2
+
+    @property
+    def small(self) -> Tensor:
+        """The variance of the posterior q(x_s | x_t, x_0)."""
+        return self.added * (self.next_sigma / self.sigma) ** 2
+
+
+@dataclass(frozen=True)
+class Ancestral(Sampler):
+    """One look at the data, then one step from it."""
+
     clip: float | None = None
 
     def trajectory(self, denoise: Denoise, x: Tensor, schedule: Schedule, steps: int, noise: Noise) -> Iterator[Tensor]:
@@ -38,21 +58,32 @@ class DDPM(Sampler):
         alphas, sigmas = schedule.alpha_sigma(times)
         for i in range(steps):
             seen = clipped(denoise(x, times[i]), x, alphas[i], sigmas[i], self.clip)
-            ratio = alphas[i] / alphas[i + 1]
-            added = sigmas[i] ** 2 - (ratio * sigmas[i + 1]) ** 2
-            keep, take = ratio * (sigmas[i + 1] / sigmas[i]) ** 2, alphas[i + 1] * added / sigmas[i] ** 2
-            x = expand(keep, x) * x + expand(take, x) * seen.x0
-            if sigmas[i + 1] > 0:
-                small = added * (sigmas[i + 1] / sigmas[i]) ** 2
-                x = x + self._deviation(small, added, seen) * noise.draw(x)
+            x = self.advance(x, seen, Step(alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]), noise)
             yield x
 
-    def _deviation(self, small: Tensor, large: Tensor, seen: Prediction) -> Tensor:
+    @abstractmethod
+    def advance(self, x: Tensor, seen: Prediction, step: Step, noise: Noise) -> Tensor:
+        """Return x at the end of the step. No noise is added where the step ends in clean data."""
+
+
+@dataclass(frozen=True)
+class DDPM(Ancestral):
+    """Draws x_s from the posterior around the predicted x_0."""
+
+    variance: str = "small"
+
+    def advance(self, x: Tensor, seen: Prediction, step: Step, noise: Noise) -> Tensor:
+        keep = step.alpha / step.next_alpha * (step.next_sigma / step.sigma) ** 2
+        take = step.next_alpha * step.added / step.sigma**2
+        mean = expand(keep, x) * x + expand(take, x) * seen.x0
+        return mean + self._deviation(step, seen) * noise.draw(x) if step.next_sigma > 0 else mean
+
+    def _deviation(self, step: Step, seen: Prediction) -> Tensor:
         if self.variance == "learned":
             if seen.variance is None:
                 raise ValueError("variance='learned' needs a backbone that predicts it (backbone.learn_sigma)")
-            return _between(small, large, seen.variance)
-        return expand((large if self.variance == "large" else small).sqrt(), seen.x0)
+            return _between(step.small, step.added, seen.variance)
+        return expand((step.added if self.variance == "large" else step.small).sqrt(), seen.x0)
 
 
 def _between(small: Tensor, large: Tensor, fraction: Tensor) -> Tensor:
@@ -62,23 +93,13 @@ def _between(small: Tensor, large: Tensor, fraction: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DDIM(Sampler):
+class DDIM(Ancestral):
     """x_s = alpha_s x_0 + sqrt(sigma_s^2 - e^2) eps + e z, with e = eta times ddpm's small deviation."""
 
     eta: float = 0.0
-    clip: float | None = None
 
-    def trajectory(self, denoise: Denoise, x: Tensor, schedule: Schedule, steps: int, noise: Noise) -> Iterator[Tensor]:
-        times = schedule.times(steps)
-        alphas, sigmas = schedule.alpha_sigma(times)
-        for i in range(steps):
-            seen = clipped(denoise(x, times[i]), x, alphas[i], sigmas[i], self.clip)
-            deviation = torch.zeros_like(alphas[i])
-            if self.eta:
-                added = sigmas[i] ** 2 - (alphas[i] / alphas[i + 1] * sigmas[i + 1]) ** 2
-                deviation = self.eta * (sigmas[i + 1] / sigmas[i]) * added.sqrt()
-            toward = (sigmas[i + 1] ** 2 - deviation**2).clamp(min=0).sqrt()
-            x = expand(alphas[i + 1], x) * seen.x0 + expand(toward, x) * seen.eps
-            if self.eta and sigmas[i + 1] > 0:
-                x = x + expand(deviation, x) * noise.draw(x)
-            yield x
+    def advance(self, x: Tensor, seen: Prediction, step: Step, noise: Noise) -> Tensor:
+        deviation = self.eta * step.small.clamp(min=0).sqrt()
+        toward = (step.next_sigma**2 - deviation**2).clamp(min=0).sqrt()
+        x_next = expand(step.next_alpha, x) * seen.x0 + expand(toward, x) * seen.eps
+        return x_next + expand(deviation, x) * noise.draw(x) if deviation > 0 else x_next
