@@ -90,6 +90,8 @@ def test_two_processes_train_as_one(recipe, unbroken, tmp_path):
             "-m",
             "accelerate.commands.launch",
             "--cpu",
+            "--main_process_port",
+            "0",
             "--num_processes",
             "2",
             "--num_machines",
