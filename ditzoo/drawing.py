@@ -39,7 +39,10 @@ def draw(
     with tqdm(total=batches * steps, unit="step", desc=spec.name, disable=None) as bar:
         drawn = sample(
             model,
-            **({spec.prompt.argument: list(items)} if spec.prompt.argument else {"num_images": len(items)}),
+            class_labels=list(request["labels"]) or None,
+            prompt=list(request["prompts"]) or None,
+            num_images=request["num_images"],
+            num_images_per_prompt=request["num_images_per_prompt"],
             seed=request["seed"],
             batch_size=batch,
             callback_on_step_end=lambda step, t, x: bar.update(),

@@ -11,6 +11,7 @@ from conftest import assert_near, install, run_ditzoo, tiny, wake
 
 from ditzoo.assemble import build
 from ditzoo.denoiser import Branch, Denoiser
+from ditzoo.drawing import draw
 from ditzoo.errors import SpecError
 
 PACKAGE = Path(__file__).parent / "stranger_package"
@@ -39,6 +40,16 @@ def test_text_and_image_in_one_transformer(strangers_zoo):
     torch.testing.assert_close(back.context, late.context)  # and belong to the residual
     torch.testing.assert_close(back.tokens, late.tokens)
     assert early.rows(slice(0, 1)).context.shape[0] == early.rows(slice(0, 1)).cond.mask.shape[0] == 1
+
+
+def test_what_a_prompt_parses_is_parsed_once(strangers_zoo, tmp_path):
+    """Items of a text prompt are no texts: drawing to files hands on what was asked, not what was parsed."""
+    spec = strangers_zoo.model(tiny(**TWO_STREAM))
+    asked = {"labels": (), "prompts": ("red round", "blue"), "num_images": None, "num_images_per_prompt": 1, "batch_size": None, "seed": 0}
+    request = asked | {"device": "cpu", "dtype": "float32", "random_weights": True}
+    items = spec.prompt.parse(["red round", "blue"])
+    report = draw(spec, tmp_path, items, tmp_path / "out", name="toy", settings=(), request=request)
+    assert [sample["item"] for sample in report["samples"]] == items
 
 
 def test_video_of_any_length_with_every_conditioning_and_exits(strangers_zoo):

@@ -62,7 +62,7 @@ def load_checkpoint(path: Path, recipe: Recipe, module: nn.Module, ema: EMA, opt
         optimizer_state = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error}; remove the folder to resume from an earlier one") from error
-    theirs, ours = (flat(json.loads(text)) for text in (json.dumps(state["recipe"]), recipe.model_dump_json()))
+    theirs, ours = (flat(tree) for tree in (state["recipe"], json.loads(recipe.model_dump_json())))
     differing = [name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name) and decides(name)]
     if differing:
         told = ", ".join(f"{name} ({theirs.get(name)!r} there, {ours.get(name)!r} here)" for name in differing[:5])
