@@ -1,6 +1,6 @@
 """From spec to model: builds the parts, fills in weights, and keeps the spec beside the modules.
 
-A saved model is a folder with `ditzoo.json` (the spec) and `model.safetensors` (backbone and prompt).
+A saved model is a folder with `ditzoo.json` (the spec), `model.safetensors` or shards of it (backbone and prompt), and a card.
 """
 
 from __future__ import annotations
@@ -12,11 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ditzoo.checkpoints import open_checkpoint
+from ditzoo.errors import CheckpointError, SpecError, suggest
 from ditzoo.files import writable_folder, write_text
+from ditzoo.hub import Access
 from ditzoo.interfaces import Backbone, Cond, Prompt
 from ditzoo.model_spec import ModelSpec, Weights
-from ditzoo.sources import SPEC_FILE, WEIGHTS_FILE, resolve, weights_path
-from ditzoo.weights import load_weights, read_weights, save_weights
+from ditzoo.places import file_sha256
+from ditzoo.repositories import SPEC_FILE
+from ditzoo.sources import WEIGHTS_FILE, Found, resolve
+from ditzoo.weights import fill, save_weights
 from ditzoo.zoo import Zoo
 
 
@@ -50,13 +55,47 @@ class Model(nn.Module):
         drawn = sample(self, **request)
         return drawn if return_dict else (drawn.images,)
 
-    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
-        """Write spec and weights into a folder that `ditzoo.load("local-dir:FOLDER")` opens."""
-        folder = writable_folder(Path(folder))
-        save_weights(self, folder / WEIGHTS_FILE, dtype=dtype)
-        weights = Weights(file=WEIGHTS_FILE, schedule=self.spec.schedule, latent=self.spec.codec.latent())
-        spec = self.spec.model_copy(update={"weights": weights})
-        write_text(folder / SPEC_FILE, spec.model_dump_json(indent=2) + "\n")
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        dtype: torch.dtype | str | None = None,
+        max_shard_size: int | str | None = "5GB",
+        grid: Path | None = None,
+    ) -> None:
+        """Write spec, weights and model card into a folder that `ditzoo.load("local-dir:FOLDER")` opens.
+
+        Floating weights are cast to `dtype`; above `max_shard_size` they go into several files. `grid` is a picture for the card.
+        """
+        save(self, self.spec, Path(folder), dtype=dtype, max_shard_size=max_shard_size, grid=grid)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Save and upload; see `ditzoo.publishing.push` for the options. Returns the address of the commit."""
+        from ditzoo.publishing import push
+
+        return push(self, repo_id, **options)
+
+
+def save(
+    model: Model,
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    max_shard_size: int | str | None = "5GB",
+    grid: Path | None = None,
+    repo: str | None = None,
+) -> None:
+    """Write a model under a spec into a folder: weights, spec, what its parts need, and a card that speaks of `repo`."""
+    from ditzoo.model_card import write_card
+
+    writable_folder(folder)
+    written = save_weights(model, folder / WEIGHTS_FILE, dtype=as_dtype(dtype), max_shard_size=max_shard_size)
+    trained = spec.weights.schedule if spec.weights else spec.schedule
+    weights = Weights(file=written[-1].name, schedule=trained, latent=spec.codec.latent())
+    spec = spec.model_copy(update={"weights": weights, "codec": spec.codec.packed(folder)})
+    write_text(folder / SPEC_FILE, spec.model_dump_json(indent=2) + "\n")
+    write_card(spec, folder, grid=grid, repo=repo)
 
 
 def build(spec: ModelSpec, *, seed: int | None = 0, device: str | torch.device = "cpu") -> Model:
@@ -79,22 +118,69 @@ def load(
     *,
     zoo: Zoo | None = None,
     settings: Iterable[str] = (),
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device: str | torch.device = "cpu",
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    lock: str | Path | None = None,
+    torch_dtype: torch.dtype | str | None = None,
+    **unknown: Any,
 ) -> Model:
-    """Load a model with its weights by catalogue name, alias, or `local-dir:PATH`.
+    """Load a model with its weights.
 
-    `settings` are `path.to.field=value` laid over the spec; they are checked before any weight is read. Weights come
-    in fp32 unless `dtype` says otherwise. Raises `SpecError`, `UnknownNameError` or `CheckpointError`.
+    Args:
+        name: a catalogue name or alias, `hf-hub:OWNER/REPO[@REVISION]`, `local-dir:FOLDER`, `local-file:CHECKPOINT` or `SPEC.toml`.
+        settings: `path.to.field=value` laid over the spec; checked before any weight is read or fetched.
+        dtype: what floating weights are cast to (fp32 if None); `"keep"` leaves them as the file has them. `torch_dtype` is the same.
+        device: where they go.
+        revision, token, cache_dir, local_files_only: as in `from_pretrained`.
+        lock: a file that `ditzoo lock` wrote; anything that is not what it says is refused.
+
+    Returns:
+        `Model` in eval mode, without gradients.
+
+    Raises:
+        SpecError, UnknownNameError: the name or the composition is wrong.
+        HubError: a repository cannot be had.
+        CheckpointError: the weights are missing, damaged or of another model.
+        LockError: something is not what the lock says.
     """
-    spec, folder = resolve(name, zoo or Zoo.installed(), settings)
-    return load_spec(spec, folder, dtype=dtype, device=device)
+    for word in unknown:
+        options = ("settings", "dtype", "device", "revision", "token", "cache_dir", "local_files_only", "lock")
+        raise SpecError(f"load takes no argument '{word}'{suggest(word, options)}")
+    access = Access(token, cache_dir, local_files_only)
+    found = resolve(name, zoo or Zoo.installed(), settings, access=access, revision=revision)
+    if lock is not None:
+        from ditzoo.locks import hold
+
+        found = hold(found, Path(lock))
+    return load_found(found, dtype=dtype if dtype is not None else torch_dtype, device=device)
 
 
-def load_spec(spec: ModelSpec, folder: Path, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Model:
-    """Load the model of a spec whose weights file lies in `folder`."""
-    path = weights_path(spec, folder)
-    tensors = read_weights(path, sha256=spec.weights.sha256 if spec.weights else None)
+def load_found(found: Found, *, dtype: torch.dtype | str | None = None, device: str | torch.device = "cpu") -> Model:
+    """Load the model that a name was resolved to."""
+    found = found.opened()
+    spec, files = found.spec, found.weights()
+    assert spec.weights is not None, "opened() looks"
+    if spec.weights.sha256 is not None:
+        (path,) = files.fetch()
+        if (is_now := file_sha256(path)) != spec.weights.sha256:
+            raise CheckpointError(f"{path}: sha256 is {is_now}, and the spec says {spec.weights.sha256}; fetch the file again")
+    checkpoint = open_checkpoint(files, entry=spec.weights.entry)
     model = build_meta(spec)
-    load_weights(model, tensors, source=str(path), dtype=dtype or torch.float32, device=device)
+    cast = None if dtype == "keep" else as_dtype(dtype) or torch.float32
+    layout = found.zoo.layout(spec.weights.layout)
+    fill(model, checkpoint, spec, layout, layouts=found.zoo.layouts.values(), dtype=cast, device=device)
     return model.to(device).eval().requires_grad_(False)
+
+
+def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Read a dtype as people write it: `torch.bfloat16`, `"bfloat16"`."""
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    found = getattr(torch, dtype.removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise SpecError(f"no floating dtype '{dtype}'{suggest(dtype, ('float32', 'bfloat16', 'float16', 'float64'))}")
+    return found

@@ -97,6 +97,7 @@ def render(data: dict[str, Any]) -> str:
         "Weights",
         f"  {_weights(data['weights'])}",
     ]
+    lines += [f"  {note}" for note in data.get("notes", ())]
     for title in ("published", "measured"):
         if told.get(title):
             lines += ["", title.capitalize()] + [f"  {name}: {value}" for name, value in told[title].items()]
@@ -109,7 +110,7 @@ def render(data: dict[str, Any]) -> str:
 def _fields(part: dict[str, Any]) -> str:
     words = [str(part["kind"])] if "kind" in part else []
     for name, value in part.items():
-        if name == "kind" or value is None or value == ():
+        if name == "kind" or value is None or value in ((), []):
             continue
         words.append(f"{name}={_value(value)}")
     return " ".join(words)
@@ -124,11 +125,9 @@ def _value(value: Any) -> str:
 def _weights(weights: dict[str, Any] | None) -> str:
     if weights is None:
         return "none: an architecture to train, or to draw from with --random-weights"
-    return (
-        f"file {weights['file']}"
-        if "file" in weights
-        else f"hub {weights['repo']}" + (f" at {weights['revision']}" if "revision" in weights else "")
-    )
+    where = f"hub {weights['repo']}" + (f" at {weights['revision']}" if "revision" in weights else "") if "repo" in weights else "file"
+    what = f" {weights['file']}" if "file" in weights else "s beside the spec" if "repo" not in weights else ""
+    return f"{where}{what}" + (f", layout {weights['layout']}" if weights["layout"] != "ditzoo" else "")
 
 
 def markdown_table(models: Iterable[tuple[ModelSpec, Path]]) -> str:
@@ -137,7 +136,7 @@ def markdown_table(models: Iterable[tuple[ModelSpec, Path]]) -> str:
     for spec, folder in models:
         found = figures_of(spec, folder)
         fids = [f"{value} ({name.removeprefix('FID-50K ')})" for name, value in spec.card.published.items() if name.startswith("FID")]
-        source = "shipped" if spec.weights and spec.weights.file else "hub" if spec.weights else ""
+        source = ("hub" if spec.weights.repo else "shipped") if spec.weights else ""
         row = (f"`{spec.name}`", f"{found.parameters / 1e6:.1f}", f"{found.macs / 1e9:.2f}", str(found.tokens), source, "; ".join(fids))
         rows.append((found.macs, row))
     head = ("model", "parameters (M)", "GMACs", "tokens", "weights", "published FID-50K")

@@ -12,27 +12,24 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ditzoo.assemble import build, load_spec
+from ditzoo.assemble import build, load_found
 from ditzoo.errors import OutputError, SamplingError
 from ditzoo.files import replacing, write_text
 from ditzoo.grid import save_grid
-from ditzoo.model_spec import ModelSpec
 from ditzoo.sampling import BATCH, sample
-from ditzoo.sources import weights_path
-from ditzoo.weights import file_sha256
+from ditzoo.sources import Found
 
 SIDECAR, GRID = "samples.json", "grid.png"
 
 
-def draw(
-    spec: ModelSpec, folder: Path, items: Sequence[Any], out: Path, *, name: str, settings: Sequence[str], request: dict[str, Any]
-) -> dict[str, Any]:
+def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[str] = (), request: dict[str, Any]) -> dict[str, Any]:
     """Load the model of a checked request, draw its items and write everything into `out`; return the sidecar's content."""
+    spec = found.spec
     device, dtype = usable_device(request["device"]), getattr(torch, request["dtype"])
     if request["random_weights"]:
         model = build(spec).to(device, dtype)
     else:
-        model = load_spec(spec, folder, dtype=dtype, device=device)
+        model = load_found(found, dtype=dtype, device=device)
     batch = BATCH if request["batch_size"] is None else request["batch_size"]
     batches = -(-len(items) // max(batch, 1))
     steps = spec.sampling.steps
@@ -56,19 +53,25 @@ def draw(
         raise OutputError(f"cannot write pictures into '{out}': {error}") from error
     save_grid(drawn.images, drawn.captions, out / GRID)
     report = {
-        "command": command_line(name, settings, request, out),
+        "command": command_line(found.name, settings, request, out),
         "grid": str(out / GRID),
         "samples": [
             {"file": file, "item": item, "caption": caption, "seed": request["seed"], "index": index}
             for index, (file, item, caption) in enumerate(zip(files, drawn.items, drawn.captions, strict=True))
         ],
         "spec": spec.model_dump(mode="json", exclude={"card"}),
-        "weights_sha256": None if request["random_weights"] else file_sha256(weights_path(spec, folder)),
+        "weights": None if request["random_weights"] else provenance(found),
         "versions": {package: version(package) for package in ("ditzoo", "torch")},
         "spent": {"block_evaluations": drawn.ledger.block_evals, "seconds": round(drawn.ledger.seconds, 3)},
     }
     write_text(out / SIDECAR, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
+
+
+def provenance(found: Found) -> dict[str, Any]:
+    """Return where weights came from, and the hash of each file; one that the spec states was checked at load."""
+    stated = found.spec.weights.sha256 if found.spec.weights else None
+    return {"place": str(found.place), "sha256": {name: stated or found.place.sha256(name) for name in found.weights().names}}
 
 
 def command_line(name: str, settings: Sequence[str], request: dict[str, Any], out: Path) -> str:

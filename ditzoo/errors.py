@@ -34,6 +34,18 @@ class CheckpointError(DitzooError):
     """A weights file, or a training checkpoint, that is missing, damaged or of another model."""
 
 
+class HubError(DitzooError):
+    """A hub repository that is not there, not to be had, or not in the cache."""
+
+
+class LayoutError(CheckpointError):
+    """A checkpoint or model that a layout cannot hold, or a layout that has to be named."""
+
+
+class LockError(DitzooError):
+    """Something that is not what the lock says."""
+
+
 class DataError(DitzooError):
     """A dataset that is missing or does not hold what it should."""
 

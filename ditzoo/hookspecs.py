@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from ditzoo.layouts import Component, Layout
     from ditzoo.specs import Part
 
 GROUP = "ditzoo"
@@ -28,3 +29,13 @@ def ditzoo_parts() -> list[type[Part]]:  # type: ignore[empty-body]
 @hookspec
 def ditzoo_catalogue() -> list[Path]:  # type: ignore[empty-body]
     """Return folders of model specs (`NAME.toml`); `recipes/` inside one holds training recipes."""
+
+
+@hookspec
+def ditzoo_layouts() -> list[Layout]:  # type: ignore[empty-body]
+    """Return the checkpoint layouts that this plugin reads and writes, each with its `name`."""
+
+
+@hookspec
+def ditzoo_components() -> list[Component]:  # type: ignore[empty-body]
+    """Return readers and writers of the parts of diffusers pipelines other than the network: schedulers, autoencoders."""

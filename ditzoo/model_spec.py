@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from ditzoo.errors import SamplingError
+from ditzoo.places import inside
 from ditzoo.specs import (
     BackboneSlot,
     CodecSlot,
@@ -51,21 +51,29 @@ class Sampling(Spec):
 
 
 class Weights(Spec):
-    """Where trained weights are and what they were trained for: the contract that a composition must keep."""
+    """Where trained weights are and what they were trained for: the contract that a composition must keep.
 
-    file: str | None = Field(None, description="safetensors file beside the spec")
+    Without `repo` they lie beside the spec. `file` is a file there (weights, or the index of shards); without it the layout says
+    where they lie. `entry` picks one of the state dicts that a training checkpoint holds.
+    """
+
+    file: str | None = None
     repo: str | None = Field(None, description="hub repository, owner/name")
-    revision: str | None = None
+    revision: str | None = Field(None, description="branch, tag or commit of the repository")
+    layout: str = Field("ditzoo", description="whose names the file has")
+    entry: str | None = None
     sha256: str | None = None
     schedule: ScheduleSlot
     latent: Latent
 
     @model_validator(mode="after")
-    def _one_source(self) -> Weights:
-        if (self.file is None) == (self.repo is None):
-            raise ValueError("name either a file beside the spec or a hub repo, and not both")
-        if self.file is not None and (Path(self.file).name != self.file or "\\" in self.file):
-            raise ValueError(f"file '{self.file}' is not a plain name; weights lie beside their spec, in the same folder")
+    def _has_a_source(self) -> Weights:
+        if self.file is None and self.repo is None and self.layout == "ditzoo":
+            raise ValueError("name a file beside the spec, or a hub repo")
+        if self.file is not None and not inside(self.file):
+            raise ValueError(f"file '{self.file}' leaves its place; weights lie beside their spec, in the same folder or below")
+        if self.revision is not None and self.repo is None:
+            raise ValueError(f"revision '{self.revision}' without a repo; name the repository that has it")
         return self
 
 

@@ -2,7 +2,8 @@
 
 With x_t = alpha x_0 + sigma eps, a prediction out = p x_0 + q eps is solved for both:
 x_0 = (q x_t - sigma out) / det, eps = (alpha out - p x_t) / det, det = alpha q - sigma p.
-`v` is Salimans and Ho 2022; `velocity` is dx/dt of the straight path, noise - data (Liu et al. 2022, SD3).
+`v` is Salimans and Ho 2022; `velocity` is dx/dt of the straight path, noise - data (Liu et al. 2022, SD3); `velocity-to-data` is
+its opposite, data - noise (SiT, Ma et al. 2024, whose time runs the other way).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ PREDICTIONS: dict[str, Coefficients] = {
     "x0": lambda alpha, sigma: (alpha * 0 + 1, alpha * 0),
     "v": lambda alpha, sigma: (-sigma, alpha),
     "velocity": lambda alpha, sigma: (alpha * 0 - 1, alpha * 0 + 1),
+    "velocity-to-data": lambda alpha, sigma: (alpha * 0 + 1, alpha * 0 - 1),
 }
 
 

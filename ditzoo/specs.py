@@ -9,7 +9,8 @@ kind, so the core knows no kind by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
@@ -73,6 +74,17 @@ class Part(Spec):
     def requires_now(self) -> frozenset[str]:
         """What this part needs of the others as it is declared: `requires`, unless a field adds or takes away."""
         return self.requires
+
+    def remote_files(self) -> list[tuple[str, str | None, list[str]]]:
+        """Return what this part fetches from the hub when used: (repository, revision, patterns of files)."""
+        return []
+
+    def packed(self, folder: Path) -> Self:
+        """Copy what this part needs of this machine into a saved model's folder, and return the part that finds it there.
+
+        Such a part has `source = "."`, which reading the folder, or the repository it becomes, replaces by that place.
+        """
+        return self
 
 
 class BackboneSpec(Part):

@@ -1,18 +1,61 @@
-"""Weights: safetensors only, strict, mapped and assigned without a copy; written aside and renamed."""
+"""Weights of a model: filled in strictly and without a copy, saved as safetensors, whole or in shards."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ditzoo.errors import CheckpointError, OutputError, listed
-from ditzoo.files import replacing
+from ditzoo.checkpoints import Checkpoint
+from ditzoo.errors import CheckpointError, OutputError, SpecError, listed
+from ditzoo.files import replacing, write_text
+from ditzoo.layouts import Layout, checked, to_theirs
+from ditzoo.mismatch import compare, refusal
+from ditzoo.model_spec import ModelSpec
+from ditzoo.pages import drop
+
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def fill(
+    module: nn.Module,
+    checkpoint: Checkpoint,
+    spec: ModelSpec,
+    layout: Layout,
+    *,
+    layouts: Iterable[Layout] = (),
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Fill a module built on meta from a checkpoint: every key must be there, no other, each in its shape.
+
+    With neither a cast (`dtype` None keeps the file's) nor a move the parameters are the mapped file itself, nothing is copied.
+    Else tensors pass one at a time, and the pages of each are given back.
+    """
+    own = module.state_dict()
+    rows = checked(layout, layout.rows(spec, own), own)
+    expected = to_theirs(rows, own)
+    if faults := compare(expected, checkpoint.tensors):
+        raise refusal(checkpoint.source, faults, checkpoint.tensors, layout, spec, layouts)
+    state: dict[str, Tensor] = {}
+    for row in rows:
+        theirs = [checkpoint.tensors[name] for name in row.theirs]
+        ours = dict(zip(row.ours, row.read(theirs), strict=True))
+        state |= {name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in ours.items()}
+        if checkpoint.mapped:  # what was looked at leaves memory; a parameter that is the file itself is read again when used
+            for tensor in theirs:
+                drop(tensor)
+    module.load_state_dict(state, assign=True)
+    left = [name for name, value in (*module.named_parameters(), *module.named_buffers()) if value.is_meta]
+    if left:
+        raise CheckpointError(f"{checkpoint.source}: nothing filled {listed(left)}; the backbone must compute such buffers when called")
 
 
 def save_weights(
@@ -20,70 +63,71 @@ def save_weights(
     path: Path,
     *,
     dtype: torch.dtype | None = None,
-) -> None:
-    """Write a state dict as safetensors, floating tensors cast to `dtype`; the file appears whole or not at all."""
-    state = module_or_tensors.state_dict() if isinstance(module_or_tensors, nn.Module) else module_or_tensors
-    tensors = {
-        name: (tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor).contiguous().cpu()
-        for name, tensor in state.items()
-    }
+    max_shard_size: int | str | None = None,
+) -> list[Path]:
+    """Write a state dict as safetensors, floating tensors cast to `dtype`, and return the files written.
+
+    Above `max_shard_size` (bytes, or as `"5GB"`) it goes into `NAME-00001-of-0000N.safetensors` and an index. All files are written
+    aside and renamed together, so that a save cut short leaves the old one; stale files of an older save are removed.
+    """
+    state = module_or_tensors.state_dict() if isinstance(module_or_tensors, nn.Module) else dict(module_or_tensors)
+    cast = {name: dtype if dtype is not None and t.is_floating_point() else t.dtype for name, t in state.items()}
+    sizes = {name: t.numel() * cast[name].itemsize for name, t in state.items()}
+    shards = shared_out(sizes, size_in_bytes(max_shard_size))
+    names = (
+        [path.name] if len(shards) == 1 else [f"{path.stem}-{i:05d}-of-{len(shards):05d}{path.suffix}" for i in range(1, len(shards) + 1)]
+    )
+    index = path.with_name(f"{path.name}.index.json")
     try:
-        with replacing(path) as aside:
-            save_file(tensors, aside, metadata={"format": "pt"})
+        with ExitStack() as renames:
+            for name, keys in zip(names, shards, strict=True):
+                aside = renames.enter_context(replacing(path.with_name(name)))
+                save_file(_apart({key: state[key].to(cast[key]).contiguous().cpu() for key in keys}), aside, metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write weights to {path}: {error}") from error
+    if len(shards) > 1:
+        table = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
+        write_text(index, json.dumps({"metadata": {"total_size": sum(sizes.values())}, "weight_map": table}, indent=2) + "\n")
+    else:
+        index.unlink(missing_ok=True)
+    stale = re.compile(rf"{re.escape(path.stem)}(-\d{{5}}-of-\d{{5}})?{re.escape(path.suffix)}")
+    for file in path.parent.iterdir():
+        if stale.fullmatch(file.name) and file.name not in names:
+            file.unlink()
+    return [path.with_name(name) for name in names] + ([index] if len(shards) > 1 else [])
 
 
-def read_weights(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
-    """Map a safetensors file; raise `CheckpointError` that says what is wrong with the file."""
-    if not path.is_file():
-        raise CheckpointError(f"no weights file {path}")
-    if sha256 is not None and (found := file_sha256(path)) != sha256:
-        raise CheckpointError(f"{path}: sha256 is {found}, and the spec says {sha256}; fetch the file again")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        size, head = path.stat().st_size, path.open("rb").read(64)
-        if head.startswith(b"version https://git-lfs"):
-            cause = "it is a git-lfs pointer, not the file; run 'git lfs pull'"
-        elif head.lstrip()[:1] == b"<":
-            cause = "it is a web page, not weights; download the raw file"
-        elif head.startswith((b"PK\x03\x04", b"\x80")):
-            cause = "it is a PyTorch pickle, which ditzoo does not run; convert it to safetensors"
-        else:
-            cause = f"it is truncated or no safetensors file ({size} bytes; {error}); fetch it again"
-        raise CheckpointError(f"cannot read {path}: {cause}") from error
+def shared_out(sizes: Mapping[str, int], most: int | None) -> list[list[str]]:
+    """Share names out over shards in their order, each shard at most `most` bytes unless one tensor is larger."""
+    shards: list[list[str]] = [[]]
+    held = 0
+    for name, size in sizes.items():
+        if most is not None and shards[-1] and held + size > most:
+            shards.append([])
+            held = 0
+        shards[-1].append(name)
+        held += size
+    return shards
 
 
-def load_weights(
-    module: nn.Module, tensors: Mapping[str, Tensor], *, source: str, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
-) -> None:
-    """Assign tensors to a module built on meta. Every key must be there, no other, each in its shape.
-
-    With neither a cast nor a move the parameters are the mapped file itself: nothing is copied.
-    """
-    wanted = module.state_dict()
-    missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    misfits = [
-        f"{name} is {list(tensors[name].shape)}, model has {list(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & tensors.keys())
-        if tensors[name].shape != wanted[name].shape
-    ]
-    faults = [
-        f"{len(found)} {label}: {listed(found, limit=4)}"
-        for label, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", misfits))
-        if found
-    ]
-    if faults:
-        raise CheckpointError(f"{source} does not hold this model's weights: {'; '.join(faults)}")
-    state = {name: tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None) for name, tensor in tensors.items()}
-    module.load_state_dict(state, assign=True)
-    left = [name for name, value in (*module.named_parameters(), *module.named_buffers()) if value.is_meta]
-    if left:
-        raise CheckpointError(f"{source}: nothing filled {listed(left)}; the backbone must compute such buffers when called")
+def size_in_bytes(size: int | str | None) -> int | None:
+    """Read a size as people write it: 5000000, "5GB", "300MiB"."""
+    if size is None or isinstance(size, int):
+        found = size
+    else:
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", size)
+        factor = UNITS.get(match.group(2).upper()) if match else None
+        found = int(float(match.group(1)) * factor) if match and factor else int(size) if size.strip().isdigit() else 0
+    if found is not None and found < 1:
+        raise SpecError(f"max_shard_size is {size!r}; write bytes, or a size like '5GB' or '300MiB'")
+    return found
 
 
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give each tensor that stands under two names memory of its own: the format has no aliases."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        if tensor.data_ptr() in seen:
+            tensors[name] = tensor.clone()
+        seen.add(tensor.data_ptr())
+    return tensors

@@ -21,7 +21,8 @@ from pydantic_core import PydanticCustomError
 
 from ditzoo import hookspecs
 from ditzoo.catalogue import Catalogue, override
-from ditzoo.errors import PluginError, PluginWarning, SpecError, explain, listed, suggest
+from ditzoo.errors import PluginError, PluginWarning, SpecError, UnknownNameError, explain, listed, suggest
+from ditzoo.layouts import Component, Layout, Own
 from ditzoo.model_spec import ModelSpec
 from ditzoo.specs import SLOTS, Part, Spec
 
@@ -36,6 +37,8 @@ class Plugin:
     origin: str
     parts: tuple[type[Part], ...] = ()
     folders: tuple[Path, ...] = ()
+    layouts: tuple[Layout, ...] = ()
+    components: tuple[Component, ...] = ()
 
     def describe(self) -> str:
         return f"'{self.name}' ({self.origin})"
@@ -54,6 +57,8 @@ class Zoo:
         self.plugins: dict[str, Plugin] = {}
         self.kinds: dict[str, dict[str, type[Part]]] = {slot: {} for slot in SLOTS}
         self.catalogue = Catalogue()
+        self.layouts: dict[str, Layout] = {Own.name: Own()}
+        self.components: dict[str, Component] = {}
         for name, module in self.manager.list_name_plugin():
             if module is not None:
                 self._adopt(name, module)
@@ -121,6 +126,15 @@ class Zoo:
             )
         return self.kinds[slot][kind].model_validate(data, context=self)
 
+    def layout(self, name: str) -> Layout:
+        """Return the layout of a name; raise with near names."""
+        if name not in self.layouts:
+            raise UnknownNameError(
+                f"no installed plugin offers checkpoint layout '{name}'{suggest(name, self.layouts)} "
+                f"(weights.layout is one of {listed(self.layouts)}){self._quote_failures()}"
+            )
+        return self.layouts[name]
+
     def model(self, data: Mapping[str, Any] | ModelSpec, source: str = "") -> ModelSpec:
         """Validate a model spec from data; raise `SpecError`, a line for each problem, quoting `source`."""
         return self.validate(ModelSpec, data, source)
@@ -151,9 +165,15 @@ class Zoo:
                 plugin.origin,
                 tuple(self._call("ditzoo_parts", name)),
                 tuple(Path(folder) for folder in self._call("ditzoo_catalogue", name)),
+                tuple(self._call("ditzoo_layouts", name)),
+                tuple(self._call("ditzoo_components", name)),
             )
             for part in plugin.parts:
                 self._check_part(part, plugin)
+            for layout in plugin.layouts:
+                self._check_free("layout", layout.name, self.layouts, plugin)
+            for word in (word for component in plugin.components for word in component.classes):
+                self._check_free("pipeline component", word, self.components, plugin)
             catalogue = self.catalogue.joined(plugin.folders, plugin.describe())
         except (Exception, SystemExit) as error:  # whatever a stranger's hook raises is his failure, not the program's
             self.failures[name] = (
@@ -166,6 +186,16 @@ class Zoo:
         self.plugins[name], self.catalogue = plugin, catalogue
         for part in plugin.parts:
             self.kinds[part.slot][kind_of(part)] = part
+        self.layouts |= {layout.name: layout for layout in plugin.layouts}
+        self.components |= {word: component for component in plugin.components for word in component.classes}
+
+    def _check_free(self, what: str, name: str, taken: Mapping[str, object], plugin: Plugin) -> None:
+        if name in taken:
+            owner = next((p for p in self.plugins.values() if taken[name] in (*p.layouts, *p.components)), None)
+            raise PluginError(
+                f"{what} '{name}' is claimed by {plugin.describe()} and by {owner.describe() if owner else 'ditzoo itself'}; "
+                f"rename one, or choose with DITZOO_PLUGINS"
+            )
 
     def _check_hooks(self, name: str) -> None:
         known = [hook for hook in dir(hookspecs) if hook.startswith("ditzoo_")]

@@ -10,7 +10,8 @@ import torch
 from conftest import assert_near
 
 from ditzoo.assemble import build_meta
-from ditzoo.weights import load_weights
+from ditzoo.checkpoints import Checkpoint
+from ditzoo.weights import fill
 
 NAMES = [f"dit-{size}-8{tag}" for size, tag in itertools.product(("s", "b", "l", "xl"), ("", ".in-context", ".cross-attention", ".adaln"))]
 
@@ -27,7 +28,8 @@ def test_depends_on_time_and_own_prompt_alone_and_teaches_every_parameter(zoo, n
     gc.collect()
     spec = zoo.spec(name)
     model = build_meta(spec)
-    load_weights(model, {key: values(number, p.shape) for number, (key, p) in enumerate(model.state_dict().items())}, source="formula")
+    tensors = {key: values(number, p.shape) for number, (key, p) in enumerate(model.state_dict().items())}
+    fill(model, Checkpoint(tensors, "formula", mapped=False), spec, zoo.layout("ditzoo"))
     model.requires_grad_(True)
     x = torch.randn(2, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([100.0, 700.0])

@@ -30,9 +30,10 @@ WEIGHTS = {"file": "w.safetensors", "schedule": {"kind": "linear"}, "latent": {"
         ),
         ({"weights": WEIGHTS, "schedule": {"train_steps": 500}}, ["schedule.train_steps=500 but the weights were trained with 1000"]),
         ({"weights": WEIGHTS, "codec": {"scale": 0.5}}, ["codec.scale=0.5 but the weights were trained on latents with scale 1"]),
-        ({"weights": {**WEIGHTS, "file": "../../secret.safetensors"}}, ["'../../secret.safetensors' is not a plain name"]),
-        ({"weights": {**WEIGHTS, "file": "/etc/passwd"}}, ["'/etc/passwd' is not a plain name"]),
-        ({"weights": {**WEIGHTS, "repo": "a/b"}}, ["name either a file beside the spec or a hub repo, and not both"]),
+        ({"weights": {**WEIGHTS, "file": "../../secret.safetensors"}}, ["'../../secret.safetensors' leaves its place"]),
+        ({"weights": {**WEIGHTS, "file": "/etc/passwd"}}, ["'/etc/passwd' leaves its place"]),
+        ({"weights": {**WEIGHTS, "file": None}}, ["name a file beside the spec, or a hub repo"]),
+        ({"weights": {**WEIGHTS, "revision": "main"}}, ["revision 'main' without a repo"]),
         (
             {"codec": {"kind": "autoencoder-kl", "channels": 16}},
             ["codec 'autoencoder-kl' makes 16-channel latents and backbone 'dit' takes 3; set codec.channels=3 or backbone.in_channels=16"],

@@ -13,6 +13,8 @@ from ditzoo.assemble import build
 from ditzoo.denoiser import Branch, Denoiser
 from ditzoo.drawing import draw
 from ditzoo.errors import SpecError
+from ditzoo.places import Folder
+from ditzoo.sources import Found
 
 PACKAGE = Path(__file__).parent / "stranger_package"
 TWO_STREAM = {
@@ -48,7 +50,8 @@ def test_what_a_prompt_parses_is_parsed_once(strangers_zoo, tmp_path):
     asked = {"labels": (), "prompts": ("red round", "blue"), "num_images": None, "num_images_per_prompt": 1, "batch_size": None, "seed": 0}
     request = asked | {"device": "cpu", "dtype": "float32", "random_weights": True}
     items = spec.prompt.parse(["red round", "blue"])
-    report = draw(spec, tmp_path, items, tmp_path / "out", name="toy", settings=(), request=request)
+    found = Found("toy", spec, Folder(tmp_path), strangers_zoo)
+    report = draw(found, items, tmp_path / "out", request=request)
     assert [sample["item"] for sample in report["samples"]] == items
 
 

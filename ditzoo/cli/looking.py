@@ -60,7 +60,7 @@ def _print_names(zoo: Zoo, names: list[str], with_weights: bool, as_json: bool) 
     for name in names:
         data = zoo.catalogue.read(zoo.catalogue.paths[name])
         weights = data.get("weights", {})
-        source = "shipped" if "file" in weights else "hub" if weights else "-"
+        source = "hub" if "repo" in weights else "shipped" if weights else "-"
         if weights or not with_weights:
             rows.append({"name": name, "weights": source, "summary": data.get("card", {}).get("summary", "")})
     if as_json:
@@ -78,7 +78,8 @@ def show(name: str, settings: tuple[str, ...], as_json: bool) -> None:
     from ditzoo.cards import card, render
     from ditzoo.sources import resolve
 
-    data = card(*resolve(name, open_zoo(), settings))
+    found = resolve(name, open_zoo(), settings)
+    data = card(found.spec, found.folder) | ({"notes": list(found.notes)} if found.notes else {})
     print_json(data) if as_json else click.echo(render(data))
 
 
@@ -95,7 +96,7 @@ def check(names: tuple[str, ...], settings: tuple[str, ...], as_json: bool) -> N
     report: list[dict[str, Any]] = []
     for name in names:
         try:
-            spec, _ = resolve(name, zoo, settings)
+            spec = resolve(name, zoo, settings).spec
             parts = {slot: getattr(spec, slot).kind for slot in ("backbone", "conditioning", "prompt", "schedule", "sampler", "codec")}
             report.append({"name": name, "ok": True, "parts": parts, "problems": []})
         except DitzooError as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ditzoo.cli.options import json_option, open_zoo, print_json, set_option
+from ditzoo.cli.options import json_option, lock_option, open_model, open_zoo, print_json, set_option
 
 
 def add_to(group: click.Group) -> None:
@@ -34,21 +35,23 @@ def add_to(group: click.Group) -> None:
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
 @click.option("--random-weights", is_flag=True, help="Draw from fresh weights: noise, but the whole machine runs.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for pictures, grid and sidecar. Default: samples/NAME.")
+@lock_option
 @set_option
 @json_option
-def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None, **request: Any) -> None:
-    """Draw pictures from NAME: a catalogue name, local-dir:PATH or SPEC.toml.
+def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None, lock: Path | None, **request: Any) -> None:
+    """Draw pictures from NAME: a catalogue name, hf-hub:OWNER/REPO[@REVISION], local-dir:PATH, local-file:PATH or SPEC.toml.
 
     Writes a PNG each, a labelled grid, and samples.json, whose command makes the same pictures again.
     """
     from ditzoo.files import writable_folder
     from ditzoo.request import adjusted, requested
-    from ditzoo.sources import resolve, weights_path
 
-    zoo = open_zoo()
-    spec, folder = resolve(name, zoo, settings)
+    found = open_model(name, settings, lock)
+    if not request["random_weights"]:
+        found = found.opened()
+        found.weights()
     spec = adjusted(
-        spec, steps=request["steps"], guidance_scale=request["guidance_scale"], height=request["height"], width=request["width"]
+        found.spec, steps=request["steps"], guidance_scale=request["guidance_scale"], height=request["height"], width=request["width"]
     )
     items = requested(
         spec,
@@ -57,13 +60,11 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
         num_images=request["num_images"],
         each=request["num_images_per_prompt"],
     )
-    if not request["random_weights"]:
-        weights_path(spec, folder)
     out = writable_folder(out or Path("samples") / spec.name)
 
     from ditzoo.drawing import draw
 
-    report = draw(spec, folder, items, out, name=name, settings=settings, request=request)
+    report = draw(replace(found, spec=spec), items, out, settings=settings, request=request)
     print_json(report) if as_json else click.echo(f"{len(items)} samples and {report['grid']}")
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ditzoo.zoo import Zoo
+
+if TYPE_CHECKING:
+    from ditzoo.sources import Found
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -16,6 +20,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Lay a value over the spec, as sampler.kind=heun. Repeatable."
 )
+lock_option = click.option("--lock", type=click.Path(path_type=Path), help="Refuse anything that is not what this lock file says.")
 
 
 def open_zoo() -> Zoo:
@@ -24,6 +29,20 @@ def open_zoo() -> Zoo:
     for line in zoo.failure_lines():
         click.echo(f"warning: {line}", err=True)
     return zoo
+
+
+def open_model(name: str, settings: Sequence[str], lock: Path | None = None, *, zoo: Zoo | None = None) -> Found:
+    """Resolve a name, hold it to a lock if there is one, and tell how its structure was found."""
+    from ditzoo.sources import resolve
+
+    found = resolve(name, zoo or open_zoo(), settings)
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    if lock is not None:
+        from ditzoo.locks import hold
+
+        found = hold(found, lock)
+    return found
 
 
 def print_json(data: Any) -> None:

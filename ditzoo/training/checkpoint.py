@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from ditzoo.checkpoints import open_file
 from ditzoo.errors import CheckpointError, OutputError
 from ditzoo.files import replacing_folder
 from ditzoo.training.ema import EMA
 from ditzoo.training.recipe import Recipe
-from ditzoo.weights import read_weights, save_weights
+from ditzoo.weights import save_weights
 
 NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -67,8 +68,8 @@ def load_checkpoint(path: Path, recipe: Recipe, module: nn.Module, ema: EMA, opt
     if differing:
         told = ", ".join(f"{name} ({theirs.get(name)!r} there, {ours.get(name)!r} here)" for name in differing[:5])
         raise CheckpointError(f"{path} was made by another recipe: {told}; set these back, or train into another folder")
-    module.load_state_dict(read_weights(path / "model.safetensors"))
-    ema.load(read_weights(path / "ema.safetensors"))
+    module.load_state_dict(open_file(path / "model.safetensors").tensors)
+    ema.load(open_file(path / "ema.safetensors").tensors)
     optimizer.load_state_dict(optimizer_state)
     return int(state["step"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ditzoo.hookspecs import hookimpl
+from ditzoo.layouts import Component
 from ditzoo.specs import Part
 
 
@@ -13,3 +14,10 @@ def ditzoo_parts() -> list[type[Part]]:
     from ditzoo_data.image_folder import ImageFolderSpec
 
     return [PixelsSpec, AutoencoderKLSpec, FashionMNISTSpec, ImageFolderSpec]
+
+
+@hookimpl
+def ditzoo_components() -> list[Component]:
+    from ditzoo_data.components import Autoencoders
+
+    return [Autoencoders()]

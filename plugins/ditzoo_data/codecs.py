@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
 
 from ditzoo.specs import CodecSpec, Positive
 
 if TYPE_CHECKING:
     from ditzoo.interfaces import Codec
+
+PINNED = "31f26fdeee1355a5c34592e401dd41e45d25a493"  # of stabilityai/sd-vae-ft-mse, the default source
 
 
 class PixelsSpec(CodecSpec):
@@ -39,9 +46,30 @@ class AutoencoderKLSpec(CodecSpec):
     revision: str | None = None
     slice_size: Positive = 4
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pin(cls, data: Any) -> Any:
+        """The default autoencoder is one commit of its repository, so that it stays the same."""
+        if isinstance(data, Mapping) and "source" not in data and "revision" not in data:
+            return {**data, "revision": PINNED}
+        return data
+
     @property
     def pixel_channels(self) -> int:
         return 3
+
+    def packed(self, folder: Path) -> AutoencoderKLSpec:
+        source = Path(self.source).expanduser() / (self.subfolder or "")
+        if not source.exists():
+            return self
+        shutil.copytree(source, folder / "vae", dirs_exist_ok=True)
+        return self.model_copy(update={"source": ".", "subfolder": "vae", "revision": None})
+
+    def remote_files(self) -> list[tuple[str, str | None, list[str]]]:
+        if Path(self.source).expanduser().exists():
+            return []
+        folder = f"{self.subfolder}/" if self.subfolder else ""
+        return [(self.source, self.revision, [f"{folder}config.json", f"{folder}diffusion_pytorch_model.*"])]
 
     def build(self) -> Codec:
         from ditzoo_data.autoencoder import AutoencoderKLCodec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ditzoo.hookspecs import hookimpl
+from ditzoo.layouts import Layout
 from ditzoo.specs import Part
 
 
@@ -11,3 +12,10 @@ def ditzoo_parts() -> list[type[Part]]:
     from ditzoo_dit.spec import DiTSpec
 
     return [DiTSpec]
+
+
+@hookimpl
+def ditzoo_layouts() -> list[Layout]:
+    from ditzoo_dit.layouts import DiffusersDiT, OriginalDiT, OriginalSiT
+
+    return [DiffusersDiT(), OriginalDiT(), OriginalSiT()]

@@ -31,7 +31,7 @@ class Flow(Schedule):
         return 1 - t.double(), t.double()
 
     def model_time(self, t: Tensor) -> Tensor:
-        return t.double() * self.spec.time_scale
+        return (1 - t.double() if self.spec.time_reversed else t.double()) * self.spec.time_scale
 
     def split(self, out: Tensor, x: Tensor, t: Tensor) -> Prediction:
         """A learned variance has no meaning on this path: channels beyond the latent's are left out, as SiT does."""

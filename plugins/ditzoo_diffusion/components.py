@@ -1,0 +1,105 @@
+"""diffusers' DDIM and DDPM schedulers as a schedule and a sampler, and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ditzoo.layouts import Component, Data
+from ditzoo.model_spec import ModelSpec
+from ditzoo_diffusion.schedules import CosineSpec, LinearSpec, ScaledLinearSpec, VPSpec
+from ditzoo_diffusion.specs import DDIMSpec, DDPMSpec
+
+BETAS: dict[str, type[VPSpec]] = {"linear": LinearSpec, "scaled_linear": ScaledLinearSpec, "squaredcos_cap_v2": CosineSpec}
+PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "learned_range": "learned"}
+# What our samplers have one value of; another one is told, and left out only if the sampler is named.
+FIXED: Data = {"thresholding": False, "steps_offset": 0, "set_alpha_to_one": True}
+SAMPLED = ("DDIMScheduler", "DDPMScheduler")
+SCHEDULED = (
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+)
+
+
+class Schedulers(Component):
+    """`DDIMScheduler` and `DDPMScheduler`; of others with a table of betas the schedule alone, and the sampler has to be said."""
+
+    classes = frozenset({*SAMPLED, *SCHEDULED})
+    folder = "scheduler"
+    config = "scheduler_config.json"
+    noisy: ClassVar[str] = "DDPMScheduler"
+
+    def read(self, name: str, config: Data, source: Data) -> dict[str, Data | str]:
+        curve, prediction = config.get("beta_schedule", "linear"), config.get("prediction_type", "epsilon")
+        changed = [f"{field}" for field in ("trained_betas", "rescale_betas_zero_snr", "use_flow_sigmas") if config.get(field)]
+        if curve not in BETAS or prediction not in PREDICTIONS or changed:
+            told = f"{name} with beta_schedule '{curve}', prediction_type '{prediction}'" + "".join(f" and {field}" for field in changed)
+            return {slot: f"no {slot} here is that of {told}; say {slot}.kind=KIND" for slot in ("schedule", "sampler")}
+        schedule: Data = {
+            "kind": BETAS[curve].model_fields["kind"].default,
+            "prediction": PREDICTIONS[prediction],
+            "train_steps": config.get("num_train_timesteps", 1000),
+            "spacing": config.get("timestep_spacing", "leading"),
+        }
+        schedule |= {
+            field: config.get(field, default)
+            for field, default in (("beta_start", 1e-4), ("beta_end", 0.02))
+            if field in BETAS[curve].model_fields
+        }
+        return {"schedule": schedule, "sampler": self._sampler(name, config)}
+
+    def _sampler(self, name: str, config: Data) -> Data | str:
+        odd = [f"{field}={config[field]!r}" for field, value in FIXED.items() if config.get(field, value) != value]
+        if name in SCHEDULED or odd:
+            return f"{name}{' with ' if odd else ''}{', '.join(odd)} is no sampler here; say which to use: sampler.kind=ddim"
+        clip = config.get("clip_sample_range", 1.0) if config.get("clip_sample", True) else None
+        if name != self.noisy:
+            return {"kind": "ddim", "clip": clip}
+        variance = VARIANCES.get(config.get("variance_type", "fixed_small"))
+        if variance is None:
+            return f"no ddpm here has variance_type '{config['variance_type']}'; say which to use: sampler.kind=ddpm"
+        return {"kind": "ddpm", "variance": variance, "clip": clip}
+
+    def write(self, spec: ModelSpec, folder: Any) -> str | None:
+        schedule, sampler = spec.schedule, spec.sampler
+        curve = next((curve for curve, cls in BETAS.items() if type(schedule) is cls), None)
+        if curve is None or not isinstance(schedule, VPSpec):
+            return f"schedule '{schedule.kind}' has no scheduler among DDIM and DDPM; set schedule.kind to one of {', '.join(_kinds())}"
+        if isinstance(schedule, CosineSpec) and (schedule.offset, schedule.max_beta) != (0.008, 0.999):
+            return f"diffusers' cosine has offset 0.008 and max_beta 0.999, not {schedule.offset:g} and {schedule.max_beta:g}"
+        config: Data = {
+            "num_train_timesteps": schedule.train_steps,
+            "beta_schedule": curve,
+            "beta_start": getattr(schedule, "beta_start", 1e-4),
+            "beta_end": getattr(schedule, "beta_end", 0.02),
+            "prediction_type": next(theirs for theirs, ours in PREDICTIONS.items() if ours == schedule.prediction),
+            "timestep_spacing": schedule.spacing,
+            "steps_offset": 0,
+            "trained_betas": None,
+        }
+        if isinstance(sampler, DDIMSpec) and sampler.eta == 0:
+            config |= {"_class_name": "DDIMScheduler", "set_alpha_to_one": True}
+        elif isinstance(sampler, DDPMSpec) and sampler.variance != "learned":
+            config |= {"_class_name": self.noisy, "variance_type": f"fixed_{sampler.variance}"}
+        else:
+            return (
+                f"sampler '{sampler.kind}' as it is set is not what a diffusers pipeline does with its scheduler alone; "
+                f"set sampler.kind=ddim, or ddpm with a fixed variance"
+            )
+        config |= {"clip_sample": sampler.clip is not None, "clip_sample_range": sampler.clip or 1.0}
+        if folder is not None:
+            (Path(folder) / self.config).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        return None
+
+
+def _kinds() -> list[str]:
+    return [cls.model_fields["kind"].default for cls in BETAS.values()]
