@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,13 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f"ditzoo.{_HOMES[name]}"), name)
+        collecting = gc.isenabled()
+        gc.disable()  # importing torch makes a million objects that stay; looking for garbage among them takes 0.3 s
+        try:
+            return getattr(import_module(f"ditzoo.{_HOMES[name]}"), name)
+        finally:
+            if collecting:
+                gc.enable()
     raise AttributeError(f"module 'ditzoo' has no attribute '{name}'")
 
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ditzoo.checkpoints import open_checkpoint
 from ditzoo.errors import CheckpointError, SpecError, suggest
 from ditzoo.files import writable_folder, write_text
-from ditzoo.hub import Access
+from ditzoo.hub_errors import Access
 from ditzoo.interfaces import Backbone, Cond, Prompt
 from ditzoo.model_spec import ModelSpec, Weights
 from ditzoo.places import file_sha256
@@ -109,8 +110,19 @@ def build(spec: ModelSpec, *, seed: int | None = 0, device: str | torch.device =
 
 def build_meta(spec: ModelSpec) -> Model:
     """Build a model without memory for its weights: shapes only."""
-    with torch.device("meta"):
+    with torch.device("meta"), NoFills():
         return Model(spec).eval()
+
+
+class NoFills(TorchFunctionMode):
+    """Leaves out random fills of meta tensors: there is nothing to fill, and torch imports its compiler (2 s) to do it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {**(kwargs or {}), **({"tensor": args[0]} if args else {})}
+        tensor = given.get("tensor", given.get("self"))
+        if func.__name__ in ("normal_", "uniform_", "trunc_normal_") and isinstance(tensor, Tensor) and tensor.is_meta:
+            return tensor
+        return func(*args, **(kwargs or {}))
 
 
 def load(

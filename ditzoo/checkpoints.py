@@ -9,6 +9,7 @@ import argparse
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +68,8 @@ def open_file(path: Path, *, entry: str | None = None) -> Checkpoint:
             head = file.read(256)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    pickled = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
+    # a safetensors file begins with the length of its header, whose first byte may be any, and the header with a brace
+    pickled = head[8:9] != b"{" and (head[:4] == b"PK\x03\x04" or head[:1] == b"\x80")
     if pickled and path.suffix == ".safetensors":
         raise CheckpointError(
             f"cannot read {path}: it is a PyTorch pickle under the name of a safetensors file; do not trust it, or rename it to .bin"
@@ -106,7 +108,8 @@ def _what_it_is(path: Path, head: bytes, cause: str) -> str:
 
 def _open_pickle(path: Path, entry: str | None, *, mapped: bool) -> Checkpoint:
     """Read a pickle as data; only the zip format, which `torch.save` has written since 1.6, can be mapped."""
-    with torch.serialization.safe_globals([argparse.Namespace]):  # what training scripts keep beside the weights; only data
+    # a Namespace is what training scripts keep beside the weights, and only data; a warning about the pickle's age helps nobody
+    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings(action="ignore"):
         try:
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except pickle.UnpicklingError as error:

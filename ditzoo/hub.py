@@ -22,6 +22,7 @@ from ditzoo.places import Place, file_sha256
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LARGE = re.compile(r"[0-9a-f]{64}")  # how the cache names large files: by their sha256
 SMALL = ["*.json", "README.md"]
+MODELS = ("ditzoo.json", "model_index.json")  # a model can be read from where one of these is
 NOT_OURS = ["tokenizer*/*", "*tokenizer.json", "feature_extractor/*"]
 
 
@@ -31,7 +32,9 @@ class Repository(Place):
     def __init__(self, repo: str, revision: str | None = None, access: Access | None = None) -> None:
         self.repo, self.asked, self.access = repo, revision, access or Access()
         self.commit = revision if revision and COMMIT.fullmatch(revision) else None
-        self.snapshot = self._download(SMALL, NOT_OURS)
+        cached = self._cached()
+        self.complete = cached is None  # are all small files here that the repository has?
+        self.snapshot = cached or self._download(SMALL, NOT_OURS)
         self.commit = self.snapshot.name
 
     def __str__(self) -> str:
@@ -65,8 +68,13 @@ class Repository(Place):
     def has(self, name: str) -> bool:
         if self.here(name):
             return True
-        if name.endswith(".json") or self._offline():
-            return False  # all small files were fetched when the repository was opened
+        if name.endswith(".json"):
+            if not self.complete:
+                self._download(SMALL, NOT_OURS)
+                self.complete = True
+            return self.here(name)
+        if self._offline():
+            return False
         from huggingface_hub import HfApi
 
         with self._told(name):
@@ -108,6 +116,16 @@ class Repository(Place):
             if path not in before:
                 self._verify(path)
         return sorted(p for p in found if any(fnmatch(p.relative_to(self.snapshot).as_posix(), pattern) for pattern in wanted))
+
+    def _cached(self) -> Path | None:
+        """Return the snapshot in the cache if the commit is known and a model can be read from there: the client stays asleep."""
+        from huggingface_hub import constants
+
+        if self.commit is None:
+            return None
+        repo = Path(self.access.cache_dir or constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}"
+        snapshot = repo.expanduser() / "snapshots" / self.commit
+        return snapshot if any((snapshot / name).is_file() for name in MODELS) else None
 
     def _download(self, patterns: list[str], but_not: list[str] | None = None) -> Path:
         from huggingface_hub import snapshot_download
@@ -161,12 +179,21 @@ def parse(name: str, revision: str | None = None) -> tuple[str, str | None]:
     return repo, told or revision
 
 
-def find_models(words: Iterable[str], *, tag: str = "ditzoo", limit: int = 50) -> list[str]:
-    """Ask the hub for repositories with a tag that it finds by the words; raise `HubError` if it cannot be reached."""
-    from huggingface_hub import HfApi
+def find_models(words: Iterable[str], *, tag: str = "ditzoo", limit: int = 50, timeout: float = 3.0) -> list[str]:
+    """Ask the hub for repositories with a tag that it finds by the words; raise `HubError` if it does not answer in `timeout` seconds.
 
-    with told("its models", "", verb="list"):
-        return [f"hf-hub:{model.id}" for model in HfApi().list_models(filter=tag, search=" ".join(words), limit=limit)]
+    One request without the client's retries: somebody waits for the catalogue's answer.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
+
+    if constants.HF_HUB_OFFLINE:
+        raise HubError("the hub may not be asked (offline)")
+    asked = {"filter": tag, "search": " ".join(words), "limit": str(limit)}
+    with told("the hub", "", verb="search"):
+        answer = get_session().get(f"{HfApi().endpoint}/api/models", params=asked, headers=build_hf_headers(), timeout=timeout)
+        answer.raise_for_status()
+        return [f"hf-hub:{row['id']}" for row in answer.json()]
 
 
 def _literal(name: str) -> str:

@@ -105,12 +105,15 @@ class Copies(Row):
 
 @dataclass(frozen=True)
 class Computed(Row):
-    """A tensor that they store and that we compute, such as a position table; read only to see that it is the same."""
+    """A tensor that they store and that we compute, such as a position table; read only to see that it is the same.
+
+    Within `tolerance`: the published training code averages its frozen table too, which moves it by rounding, 1.6e-4 at most.
+    """
 
     theirs: tuple[str, ...]
     make: Callable[[], Tensor]
     ours: tuple[str, ...] = ()
-    tolerance: float = 1e-4
+    tolerance: float = 1e-3
 
     def read(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         expected = self.make()

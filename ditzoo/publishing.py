@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ditzoo.errors import SpecError
-from ditzoo.hub import parse, told
+from ditzoo.hub import parse
+from ditzoo.hub_errors import told
 
 if TYPE_CHECKING:
     from ditzoo.assemble import Model

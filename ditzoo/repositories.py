@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 from ditzoo.catalogue import override
 from ditzoo.errors import CheckpointError, LayoutError, SpecError, explain, listed
@@ -31,8 +32,11 @@ class Reading:
     notes: list[str] = field(default_factory=list)
     open: dict[str, str] = field(default_factory=dict)
 
-    def settled(self, settings: Iterable[str], source: str) -> Data:
-        """Lay settings over the data; raise `SpecError` for each question that they leave open."""
+    def settled(self, settings: Iterable[str], source: str, zoo: Zoo) -> Data:
+        """Lay settings over the data; raise `SpecError` for each question that they leave open.
+
+        What the weights were made for is what the place says of schedule and latent, and what a setting says where it is silent.
+        """
         paths = [setting.partition("=")[0].strip() for setting in settings]
         left = [
             f"{source}: {sentence}"
@@ -41,22 +45,19 @@ class Reading:
         ]
         if left:
             raise SpecError("\n".join(left))
-        return override(self.data, settings)
+        data = override(self.data, settings)
+        if self.open:
+            data["weights"] = _contract(data, zoo, source) | data["weights"]
+        return data
 
 
 def read_place(place: Place, zoo: Zoo, settings: Iterable[str], name: str) -> Reading:
     """Read a place by what lies at its top; `name` is what the model is called where the place does not say."""
-    if place.has(SPEC_FILE):
-        return Reading(
-            {
-                slot: part | place.parts_source if isinstance(part, dict) and part.get("source") == "." else part
-                for slot, part in place.read_json(SPEC_FILE).items()
-            }
-        )
-    if place.has(PIPELINE_FILE):
-        return read_pipeline(place, zoo, name)
-    if place.has(CONFIG_FILE):
-        return read_network(place, zoo, name)
+    tops = {SPEC_FILE: read_own, PIPELINE_FILE: read_pipeline, CONFIG_FILE: read_network}
+    # what lies here is asked first: a look elsewhere would be a request, and each of these tells of the same model
+    top = next((top for top in tops if place.here(top)), None) or next((top for top in tops if place.has(top)), None)
+    if top is not None:
+        return tops[top](place, zoo, name)
     found = [file for file in place.names() if PurePosixPath(file).suffix in CHECKPOINTS]
     told = [setting.partition("=")[2].strip() for setting in settings if setting.startswith("weights.file=")]
     if len(found) == 1 or told:
@@ -69,6 +70,14 @@ def read_place(place: Place, zoo: Zoo, settings: Iterable[str], name: str) -> Re
     )
 
 
+def read_own(place: Place, zoo: Zoo, name: str) -> Reading:
+    """Read ditzoo's own spec; a part whose source is "." finds its files in this place."""
+    data = place.read_json(SPEC_FILE)
+    return Reading(
+        {slot: part | place.parts_source if isinstance(part, dict) and part.get("source") == "." else part for slot, part in data.items()}
+    )
+
+
 def read_pipeline(place: Place, zoo: Zoo, name: str) -> Reading:
     """Read a repository in diffusers' layout: the network's config, scheduler, autoencoder, labels."""
     index = place.read_json(PIPELINE_FILE)
@@ -76,9 +85,11 @@ def read_pipeline(place: Place, zoo: Zoo, name: str) -> Reading:
     by_class = {word: layout for layout in zoo.layouts.values() for word in layout.classes}
     networks = [key for key, word in members.items() if word in by_class]
     if len(networks) != 1:
+        held = listed(f"{key} {word}" for key, word in members.items())
         raise LayoutError(
-            f"{place} is a {index.get('_class_name', 'pipeline')} of {listed(f'{k} {w}' for k, w in members.items())}; "
-            f"none of the installed layouts reads a network of it (they read {listed(sorted(by_class))}); a plugin that does would offer it under the hook ditzoo_layouts"
+            f"{place} is a {index.get('_class_name', 'pipeline')} of {held}; "
+            f"none of the installed layouts reads a network of it (they read {listed(sorted(by_class))}); "
+            f"a plugin that does would offer it under the hook ditzoo_layouts"
         )
     layout = by_class[members[networks[0]]]
     reading = _network(place, f"{networks[0]}/{CONFIG_FILE}", layout)
@@ -174,16 +185,22 @@ def _with_weights(reading: Reading, layout: Layout, zoo: Zoo, place: Place, name
     licence = _licence(place)
     if licence:
         data.setdefault("card", {})["license"] = licence
-    weights = {"layout": layout.name} | data.get("weights", {})
-    if "schedule" in data:
-        weights["schedule"] = data["schedule"]
-    if "codec" in data:
-        try:
-            weights["latent"] = zoo.part("codec", data["codec"]).latent().model_dump()  # type: ignore[attr-defined]
-        except ValidationError as error:
-            raise explain(error, f"{place}: codec") from error
+    weights = {"layout": layout.name} | data.get("weights", {}) | _contract(data, zoo, str(place))
     data["weights"] = {key: value for key, value in weights.items() if value is not None}
     return reading
+
+
+def _contract(data: Data, zoo: Zoo, source: str) -> Data:
+    """Return what weights are bound to by a schedule and a codec, as far as there are any."""
+    bound = {"schedule": data["schedule"]} if "schedule" in data else {}
+    if "codec" in data:
+        try:
+            bound["latent"] = zoo.part("codec", data["codec"]).latent().model_dump()  # type: ignore[attr-defined]
+        except ValidationError as error:
+            raise explain(error, f"{source}: codec") from error
+        except PydanticCustomError as error:
+            raise SpecError(f"{source}: codec: {error.message()}") from error
+    return bound
 
 
 def _licence(place: Place) -> str | None:

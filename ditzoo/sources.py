@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ditzoo.catalogue import override, read_toml
 from ditzoo.errors import CheckpointError, HubError, UnknownNameError, suggest
-from ditzoo.hub import Access, Repository, parse
+from ditzoo.hub import Repository, parse
+from ditzoo.hub_errors import Access
 from ditzoo.model_spec import ModelSpec
 from ditzoo.places import Folder, Place
 from ditzoo.repositories import PIPELINE_FILE, labels_of, read_checkpoint, read_place
@@ -82,7 +83,7 @@ def resolve(name: str, zoo: Zoo, settings: Iterable[str] = (), *, access: Access
             )
         place = Folder(path.parent)
         reading = read_checkpoint(place, path.name, zoo, settings, path.stem)
-        return Found(name, zoo.model(reading.settled(settings, path.name), source=path.name), place, zoo, access, tuple(reading.notes))
+        return Found(name, zoo.model(reading.settled(settings, path.name, zoo), source=path.name), place, zoo, access, tuple(reading.notes))
     if name.endswith(".toml"):
         path = Path(name).expanduser()
         data = read_toml(path)
@@ -93,7 +94,7 @@ def resolve(name: str, zoo: Zoo, settings: Iterable[str] = (), *, access: Access
 
 def _read(name: str, place: Place, zoo: Zoo, settings: tuple[str, ...], called: str, access: Access) -> Found:
     reading = read_place(place, zoo, settings, called)
-    spec = zoo.model(reading.settled(settings, name), source=name)
+    spec = zoo.model(reading.settled(settings, name, zoo), source=name)
     return Found(name, spec, place, zoo, access, tuple(reading.notes))
 
 
@@ -102,7 +103,7 @@ def _open(repo: str, revision: str | None, access: Access, zoo: Zoo) -> Reposito
         return Repository(repo, revision, access)
     except HubError as error:
         near = suggest(repo, {data["weights"]["repo"] for data in _catalogued(zoo) if "repo" in data.get("weights", {})})
-        if near and repo not in near:
+        if near and str(error).startswith("no repository"):
             raise HubError(f"{error}{near}") from error
         raise
 

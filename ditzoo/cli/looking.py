@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -45,18 +46,27 @@ def list_(pattern: str, with_weights: bool, markdown: bool, as_json: bool) -> No
 
 @click.command()
 @click.argument("words", nargs=-1, required=True)
+@click.option("--hub/--no-hub", default=True, show_default=True, help="Ask the hub too for repositories with the tag 'ditzoo'.")
 @json_option
-def search(words: tuple[str, ...], as_json: bool) -> None:
-    """Search names, aliases and cards for all of WORDS."""
+def search(words: tuple[str, ...], hub: bool, as_json: bool) -> None:
+    """Search names, aliases and cards for all of WORDS, and the hub where it can be reached."""
+    from ditzoo.errors import HubError
+    from ditzoo.hub import find_models
+
     zoo = open_zoo()
-    names = zoo.catalogue.search(words)
-    if not names:
+    names, published = zoo.catalogue.search(words), []
+    if hub:
+        try:
+            published = find_models(words)
+        except HubError as error:
+            click.echo(f"note: the catalogue alone was searched: {error}", err=True)
+    if not names and not published:
         raise UnknownNameError(f"nothing in the catalogue speaks of '{' '.join(words)}' ('ditzoo list' shows all models)")
-    _print_names(zoo, names, False, as_json)
+    _print_names(zoo, names, False, as_json, published)
 
 
-def _print_names(zoo: Zoo, names: list[str], with_weights: bool, as_json: bool) -> None:
-    rows = []
+def _print_names(zoo: Zoo, names: list[str], with_weights: bool, as_json: bool, published: Sequence[str] = ()) -> None:
+    rows = [{"name": name, "weights": "hub", "summary": "published with the tag 'ditzoo'"} for name in published]
     for name in names:
         data = zoo.catalogue.read(zoo.catalogue.paths[name])
         weights = data.get("weights", {})
