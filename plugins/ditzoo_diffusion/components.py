@@ -63,7 +63,7 @@ class Schedulers(Component):
             return f"{name}{' with ' if odd else ''}{', '.join(odd)} is no sampler here; say which to use: sampler.kind=ddim"
         clip = config.get("clip_sample_range", 1.0) if config.get("clip_sample", True) else None
         if name != self.noisy:
-            return {"kind": "ddim", "clip": clip}
+            return {"kind": "ddim", "clip": clip, "keep_eps": clip is not None}
         variance = VARIANCES.get(config.get("variance_type", "fixed_small"))
         if variance is None:
             return f"no ddpm here has variance_type '{config['variance_type']}'; say which to use: sampler.kind=ddpm"
@@ -86,6 +86,8 @@ class Schedulers(Component):
             "steps_offset": 0,
             "trained_betas": None,
         }
+        if isinstance(sampler, DDIMSpec) and sampler.clip is not None and not sampler.keep_eps:
+            return "diffusers' DDIM clips x_0 and keeps eps; set sampler.keep_eps=true, or sampler.clip away"
         if isinstance(sampler, DDIMSpec) and sampler.eta == 0:
             config |= {"_class_name": "DDIMScheduler", "set_alpha_to_one": True}
         elif isinstance(sampler, DDPMSpec) and sampler.variance != "learned":

@@ -29,20 +29,25 @@ class DDPMSpec(SamplerSpec):
     def build(self) -> Sampler:
         from ditzoo_diffusion.stochastic import DDPM
 
-        return DDPM(self.clip, self.variance)
+        return DDPM(self.clip, variance=self.variance)
 
 
 class DDIMSpec(SamplerSpec):
-    """DDIM (Song et al. 2020). `eta` 0 is deterministic, 1 has the noise of ddpm's small variance."""
+    """DDIM (Song et al. 2020). `eta` 0 is deterministic, 1 has the noise of ddpm's small variance.
+
+    Where `clip` changes x_0, eps is taken anew from it, as guided-diffusion's code does; with `keep_eps` it stays what the
+    network saw, as in diffusers.
+    """
 
     kind: Literal["ddim"] = "ddim"
     eta: float = Field(0.0, ge=0, le=1)
     clip: float | None = Field(None, gt=0)
+    keep_eps: bool = False
 
     def build(self) -> Sampler:
         from ditzoo_diffusion.stochastic import DDIM
 
-        return DDIM(self.clip, self.eta)
+        return DDIM(self.clip, self.keep_eps, self.eta)
 
 
 class HeunSpec(SamplerSpec):

@@ -20,11 +20,13 @@ from ditzoo.noise import Noise
 from ditzoo.predictions import expand
 
 
-def clipped(prediction: Prediction, x: Tensor, alpha: Tensor, sigma: Tensor, clip: float | None) -> Prediction:
-    """Bound x_0 to [-clip, clip] and make eps consistent with it."""
+def clipped(prediction: Prediction, x: Tensor, alpha: Tensor, sigma: Tensor, clip: float | None, keep_eps: bool = False) -> Prediction:
+    """Bound x_0 to [-clip, clip], and make eps consistent with it unless it is to be kept."""
     if clip is None:
         return prediction
     x0 = prediction.x0.clamp(-clip, clip)
+    if keep_eps:
+        return Prediction(x0, prediction.eps, prediction.variance)
     return Prediction(x0, (x - expand(alpha, x) * x0) / expand(sigma, x), prediction.variance)
 
 
@@ -52,12 +54,13 @@ class Ancestral(Sampler):
     """One look at the data, then one step from it."""
 
     clip: float | None = None
+    keep_eps: bool = False
 
     def trajectory(self, denoise: Denoise, x: Tensor, schedule: Schedule, steps: int, noise: Noise) -> Iterator[Tensor]:
         times = schedule.times(steps)
         alphas, sigmas = schedule.alpha_sigma(times)
         for i in range(steps):
-            seen = clipped(denoise(x, times[i]), x, alphas[i], sigmas[i], self.clip)
+            seen = clipped(denoise(x, times[i]), x, alphas[i], sigmas[i], self.clip, self.keep_eps)
             x = self.advance(x, seen, Step(alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]), noise)
             yield x
 
