@@ -3,10 +3,10 @@
     python benchmarks/load.py                     # writes a random DiT-XL/2 repository with diffusers into a cache of its own (3.4 GB)
     python benchmarks/load.py --repo facebook/DiT-XL-2-256     # the published weights, if they are in the hub's cache
 
-Each run is a process of its own, offline, timed from its start to the moment that the model is there; the three alternate. `network` is
-`DiTTransformer2DModel.from_pretrained`, `pipeline` is `DiTPipeline.from_pretrained`, which loads the autoencoder too (ditzoo opens it when the
-first picture is decoded). Ratios are medians of the ratios of neighbours. `anonymous` is the peak of private memory (RssAnon, sampled every
-2 ms), interpreter and torch included; `resident` the peak of all resident memory (VmHWM), pages of the mapped file included.
+Each run is a process of its own, offline, timed from its start to the moment that the model is there; the three alternate. `network`
+is `DiTTransformer2DModel.from_pretrained`, `pipeline` is `DiTPipeline.from_pretrained`, which loads the autoencoder too (ditzoo opens it
+when the first picture is decoded). Ratios are medians of the ratios of neighbours. `anonymous` is the peak of private memory (RssAnon,
+every 2 ms), interpreter and torch included; `resident` the peak of all resident memory (VmHWM), pages of the mapped file included.
 """
 
 from __future__ import annotations

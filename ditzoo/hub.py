@@ -34,7 +34,7 @@ class Repository(Place):
         self.commit = revision if revision and COMMIT.fullmatch(revision) else None
         cached = self._cached()
         self.complete = cached is None  # are all small files here that the repository has?
-        self.snapshot = cached or self._download(SMALL, NOT_OURS)
+        self.snapshot = cached or self._small()
         self.commit = self.snapshot.name
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ class Repository(Place):
             return True
         if name.endswith(".json"):
             if not self.complete:
-                self._download(SMALL, NOT_OURS)
+                self._small()
                 self.complete = True
             return self.here(name)
         if self._offline():
@@ -126,6 +126,13 @@ class Repository(Place):
         repo = Path(self.access.cache_dir or constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}"
         snapshot = repo.expanduser() / "snapshots" / self.commit
         return snapshot if any((snapshot / name).is_file() for name in MODELS) else None
+
+    def _small(self) -> Path:
+        """Fetch the small files that tell what the repository is, held to their hashes each time: that costs nothing."""
+        snapshot = self._download(SMALL, NOT_OURS)
+        for path in (path for pattern in SMALL for path in snapshot.rglob(pattern)):
+            self._verify(path)
+        return snapshot
 
     def _download(self, patterns: list[str], but_not: list[str] | None = None) -> Path:
         from huggingface_hub import snapshot_download

@@ -15,6 +15,7 @@ import pytest
 import torch
 from strangers import two_stream, video
 
+from ditzoo.cli import main
 from ditzoo.hookspecs import GROUP
 from ditzoo.zoo import Zoo
 
@@ -134,6 +135,20 @@ def run_ditzoo(*words: object, env: dict[str, str] | None = None, cwd: Path | No
         env=os.environ | (env or {}),
         cwd=cwd,
     )
+
+
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> str:
+    """Run the command line here; it must end with code 2 and lines that begin with `error:`. Returns them."""
+    monkeypatch.setattr(sys, "argv", ["ditzoo", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr().err
+    assert ended.value.code == 2, told
+    assert "Traceback" not in told
+    lines = [line for line in told.splitlines() if not line.startswith("note: ")]
+    assert lines
+    assert all(line.startswith("error: ") for line in lines), told
+    return "\n".join(lines)
 
 
 RECIPE = """

@@ -7,6 +7,7 @@ import torch
 from conftest import tiny, wake
 
 from ditzoo.assemble import build
+from ditzoo.layouts import to_ours
 
 DEPTH, WIDTH, HEADS, CLASSES = 3, 64, 4, 1000
 
@@ -34,7 +35,7 @@ def theirs() -> torch.nn.Module:
 
 
 def ours(zoo, source, **changes):
-    """Build our DiT with diffusers' numerics and copy diffusers' weights into it, by name."""
+    """Build our DiT with diffusers' numerics and put diffusers' weights into it."""
     data = tiny(
         backbone={"width": WIDTH, "depth": DEPTH, "heads": HEADS, "in_channels": 4, "learn_sigma": True, "numerics": "diffusers"},
         prompt={"classes": CLASSES},
@@ -42,34 +43,8 @@ def ours(zoo, source, **changes):
         schedule={"spacing": "leading"},
         **changes,
     )
-    model = build(zoo.model(data))
-    state = source.state_dict()
-    layers = {
-        "attention.q": "attn1.to_q",
-        "attention.k": "attn1.to_k",
-        "attention.v": "attn1.to_v",
-        "attention.out": "attn1.to_out.0",
-        "mlp.fc1": "ff.net.0.proj",
-        "mlp.fc2": "ff.net.2",
-        "modulation": "norm1.linear",
-    }
-    names = {f"backbone.blocks.{i}.{a}": f"transformer_blocks.{i}.{b}" for i in range(DEPTH) for a, b in layers.items()}
-    embedder = "transformer_blocks.0.norm1.emb"
-    names |= {
-        "backbone.patch_embed": "pos_embed.proj",
-        "backbone.head_norm.modulation": "proj_out_1",
-        "backbone.head_linear": "proj_out_2",
-        "backbone.time_embed.fc1": f"{embedder}.timestep_embedder.linear_1",
-        "backbone.time_embed.fc2": f"{embedder}.timestep_embedder.linear_2",
-        "prompt.table": f"{embedder}.class_embedder.embedding_table",
-    }
-    copied = {
-        f"{a}.{leaf}": state[f"{b}.{leaf}"].flatten(1) if a.endswith("patch_embed") and leaf == "weight" else state[f"{b}.{leaf}"]
-        for a, b in names.items()
-        for leaf in ("weight", "bias")
-        if f"{b}.{leaf}" in state
-    }
-    model.load_state_dict(copied)
+    model, layout = build(zoo.model(data)), zoo.layout("diffusers-dit")
+    model.load_state_dict(to_ours(layout.rows(model.spec, model.state_dict()), source.state_dict()))
     return model
 
 

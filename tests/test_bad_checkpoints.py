@@ -6,18 +6,16 @@ import argparse
 import json
 import os
 import pickle
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny, wake
+from conftest import refused, tiny, wake
 from safetensors.torch import load_file, save_file
 
 import ditzoo
 from ditzoo.assemble import build
-from ditzoo.cli import main
 from ditzoo.conversion import translated
 from ditzoo.errors import DitzooError
 
@@ -39,20 +37,6 @@ def copied(source: Path, target: Path) -> Path:
     for path in source.iterdir():
         (target / path.name).write_bytes(path.read_bytes())
     return target
-
-
-def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> str:
-    """Run the command line here; it must end with code 2 and lines that begin with `error:`. Returns them."""
-    monkeypatch.setattr(sys, "argv", ["ditzoo", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    told = capsys.readouterr().err
-    assert ended.value.code == 2, told
-    assert "Traceback" not in told
-    lines = [line for line in told.splitlines() if not line.startswith("note: ")]
-    assert lines
-    assert all(line.startswith("error: ") for line in lines), told
-    return "\n".join(lines)
 
 
 def rewritten(change):
