@@ -177,6 +177,10 @@ def load_found(found: Found, *, dtype: torch.dtype | str | None = None, device: 
     spec, files = found.spec, found.weights()
     assert spec.weights is not None, "opened() looks"
     if spec.weights.sha256 is not None:
+        if len(files.names) > 1:
+            raise SpecError(
+                f"weights.sha256 is of one file, and {files} are {len(files.names)} shards; a lock holds them all ('ditzoo lock')"
+            )
         (path,) = files.fetch()
         if (is_now := file_sha256(path)) != spec.weights.sha256:
             raise CheckpointError(f"{path}: sha256 is {is_now}, and the spec says {spec.weights.sha256}; fetch the file again")

@@ -47,9 +47,9 @@ def _stored(path: Path) -> dict[str, dict[str, Any]]:
         return {}  # an absent or damaged cache costs time, not truth: the figures are computed
 
 
-def figures_of(spec: ModelSpec, folder: Path) -> Figures:
+def figures_of(spec: ModelSpec, folder: Path | None) -> Figures:
     """Return the figures of a spec: from the catalogue folder if they are there, else computed from a meta build."""
-    stored = _stored(folder / FIGURES_FILE).get(figures_key(spec))
+    stored = _stored(folder / FIGURES_FILE).get(figures_key(spec)) if folder else None
     if stored is not None:
         return Figures.model_validate(stored)
     from ditzoo.figures import figures
@@ -57,7 +57,7 @@ def figures_of(spec: ModelSpec, folder: Path) -> Figures:
     return figures(spec)
 
 
-def card(spec: ModelSpec, folder: Path) -> dict[str, Any]:
+def card(spec: ModelSpec, folder: Path | None) -> dict[str, Any]:
     """Return a model's card as plain data."""
     found = figures_of(spec, folder)
     return {

@@ -14,8 +14,9 @@ from torch import Tensor
 from ditzoo.assemble import Model, load_found
 from ditzoo.errors import CheckpointError, LayoutError, OutputError, SpecError, listed, suggest
 from ditzoo.files import replacing, replacing_folder
-from ditzoo.layouts import Layout, Own, to_theirs
-from ditzoo.model_spec import ModelSpec
+from ditzoo.layouts import Component, Layout, Own, to_theirs
+from ditzoo.model_spec import ModelSpec, Weights
+from ditzoo.places import Folder
 from ditzoo.sources import Found, resolve
 from ditzoo.weights import save_weights
 from ditzoo.zoo import Zoo
@@ -52,9 +53,13 @@ def layout_for(spec: ModelSpec, family: str, zoo: Zoo) -> Layout:
 def refused(layout: Layout, spec: ModelSpec, zoo: Zoo) -> str | None:
     """Say why a layout cannot hold a model, its pipeline's other parts included; None if it can."""
     reason = layout.refuse(spec)
-    if reason or layout.pipeline is None:
+    if reason:
         return reason
-    return next((reason for component in _components(zoo) if (reason := component.write(spec, None))), None)
+    for member in layout.members:
+        reasons = [component.write(spec, None) for component in _components(zoo, member)]
+        if None not in reasons:
+            return next(iter(reasons), f"no installed plugin writes the {member} of a {layout.pipeline}")
+    return None
 
 
 def convert(found: Found, target: Path, family: str, *, verify: bool = False, max_shard_size: int | str | None = "5GB") -> Conversion:
@@ -104,11 +109,12 @@ def write_pipeline(model: Model, layout: Layout, folder: Path, zoo: Zoo, *, max_
     if names:
         index["id2label"] = {str(number): name for number, name in enumerate(names)}
     index[stem.parent.name] = ["diffusers", config["_class_name"]]
-    for component in _components(zoo):
-        (folder / component.folder).mkdir()
-        component.write(model.spec, folder / component.folder)
-        written = json.loads((folder / component.folder / component.config).read_text(encoding="utf-8"))
-        index[component.folder] = ["diffusers", written["_class_name"]]
+    for member in layout.members:
+        component = next(one for one in _components(zoo, member) if one.write(model.spec, None) is None)
+        (folder / member).mkdir()
+        component.write(model.spec, folder / member)
+        written = json.loads((folder / member / component.config).read_text(encoding="utf-8"))
+        index[member] = ["diffusers", written["_class_name"]]
     _write_json(folder / "model_index.json", index)
     write_card(model.spec, folder)
 
@@ -116,12 +122,11 @@ def write_pipeline(model: Model, layout: Layout, folder: Path, zoo: Zoo, *, max_
 @torch.no_grad()
 def check(model: Model, target: Path, layout: Layout, zoo: Zoo) -> Conversion:
     """Read a conversion back and hold it to the model that it came from; raise `CheckpointError` on any difference."""
-    settings = [
-        f"weights.layout={layout.name}",
-        f"backbone.heads={getattr(model.spec.backbone, 'heads', 1)}",
-        f"codec.kind={model.spec.codec.kind}",
-    ]
-    again = resolve(f"local-dir:{target}" if target.is_dir() else f"local-file:{target}", zoo, () if target.is_dir() else settings)
+    if target.is_dir():
+        again = resolve(f"local-dir:{target}", zoo)
+    else:
+        weights = Weights(file=target.name, layout=layout.name, schedule=model.spec.schedule, latent=model.spec.codec.latent())
+        again = Found(target.name, model.spec.model_copy(update={"weights": weights}), Folder(target.parent), zoo)
     back = load_found(again, dtype="keep")
     own, theirs = model.state_dict(), back.state_dict()
     differing = [name for name, tensor in own.items() if name not in theirs or not same_bits(tensor, theirs[name])]
@@ -131,8 +136,9 @@ def check(model: Model, target: Path, layout: Layout, zoo: Zoo) -> Conversion:
         )
     expected, inputs = outputs(model)
     apart, judge = difference(outputs(back, inputs)[0], expected), "read back"
-    if layout.pipeline is not None:
-        apart, judge = max(apart, difference(_by_diffusers(target / layout.files[0], inputs), expected)), "diffusers"
+    theirs_out = layout.their_output(target, *inputs)
+    if theirs_out is not None:
+        apart, judge = max(apart, difference(theirs_out, expected)), layout.family
     if not apart <= TOLERANCE:
         raise CheckpointError(
             f"{target} is another function than the model it came from: outputs are {apart:.2e} of their scale apart ({judge}); delete it"
@@ -171,16 +177,6 @@ def _in_fp32(model: Model) -> Model:
     return copy.eval()
 
 
-def _by_diffusers(stem: Path, inputs: tuple[Tensor, Tensor, list[Any]]) -> Tensor:
-    """Return the output of diffusers' own network out of the folder that was written."""
-    import diffusers
-
-    config = json.loads((stem.parent / "config.json").read_text(encoding="utf-8"))
-    network = getattr(diffusers, config["_class_name"]).from_pretrained(stem.parent, local_files_only=True).float().eval()
-    latents, times, items = inputs
-    return network(latents, timestep=times, class_labels=torch.as_tensor(items)).sample
-
-
 def _write_file(tensors: Mapping[str, Tensor], target: Path) -> None:
     if target.suffix == ".safetensors":
         save_weights(tensors, target)
@@ -196,6 +192,6 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _components(zoo: Zoo) -> list[Any]:
-    """Return each component reader once."""
-    return list({id(component): component for component in zoo.components.values()}.values())
+def _components(zoo: Zoo, folder: str) -> list[Component]:
+    """Return the writers of a folder of pipelines, each once."""
+    return list({id(one): one for one in zoo.components.values() if one.folder == folder}.values())

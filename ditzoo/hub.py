@@ -11,13 +11,12 @@ import hashlib
 import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from ditzoo.errors import HubError, SpecError, listed
 from ditzoo.hub_errors import Access, told
-from ditzoo.places import Place, file_sha256
+from ditzoo.places import Place, file_sha256, matching
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LARGE = re.compile(r"[0-9a-f]{64}")  # how the cache names large files: by their sha256
@@ -106,16 +105,14 @@ class Repository(Place):
                 self._verify(path)
         return paths
 
-    def fetch_matching(self, patterns: Iterable[str]) -> list[Path]:
-        """Fetch what matches wildcard patterns, and return the paths of all of it."""
+    def fetch_matching(self, patterns: Iterable[str]) -> dict[str, Path]:
         wanted = list(patterns)
-        before = {path for path in self.snapshot.rglob("*") if path.is_file()}
+        before = matching(self.snapshot, wanted)
         self._download(wanted)
-        found = [path for path in self.snapshot.rglob("*") if path.is_file()]
-        for path in found:
-            if path not in before:
-                self._verify(path)
-        return sorted(p for p in found if any(fnmatch(p.relative_to(self.snapshot).as_posix(), pattern) for pattern in wanted))
+        found = matching(self.snapshot, wanted)
+        for name in found.keys() - before.keys():
+            self._verify(found[name])
+        return found
 
     def _cached(self) -> Path | None:
         """Return the snapshot in the cache if the commit is known and a model can be read from there: the client stays asleep."""

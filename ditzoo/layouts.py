@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ditzoo.errors import LayoutError, PluginError, listed
@@ -145,8 +146,8 @@ class Layout(ABC):
     """One way to lay out a checkpoint. `family` is what `ditzoo convert --to` calls it; `numerics` the arithmetic it means.
 
     `marks` are keys that every such checkpoint has. `files` are where its weights lie in a repository, without suffix.
-    `classes` are diffusers' names of the network, and `pipeline` of the pipeline, for layouts that are read from a
-    repository with configs. `means` are fields of a spec, by path, that every model read in this layout has.
+    `classes` are diffusers' names of the network, `pipeline` of the pipeline and `members` its other folders, for layouts
+    that are whole repositories with configs. `means` are fields of a spec, by path, that every model read in this layout has.
     """
 
     name: ClassVar[str]
@@ -155,6 +156,7 @@ class Layout(ABC):
     files: ClassVar[tuple[str, ...]] = ("model",)
     classes: ClassVar[frozenset[str]] = frozenset()
     pipeline: ClassVar[str | None] = None
+    members: ClassVar[tuple[str, ...]] = ()
     means: ClassVar[Mapping[str, object]] = {}
 
     @abstractmethod
@@ -178,6 +180,10 @@ class Layout(ABC):
         """Return the network's config.json, `_class_name` included."""
         raise LayoutError(f"layout '{self.name}' has no config.json")
 
+    def their_output(self, folder: Path, x: Tensor, t: Tensor, items: Sequence[Any]) -> Tensor | None:
+        """Return what the library that this layout belongs to computes from a written folder; None where there is no such library."""
+        return None
+
     def defaults(self) -> dict[str, Data]:
         """Return what the pipeline of this layout does when not told otherwise: `guidance`, `sampling`."""
         return {}
@@ -198,7 +204,7 @@ class Component(ABC):
         """
 
     @abstractmethod
-    def write(self, spec: ModelSpec, folder: Any) -> str | None:
+    def write(self, spec: ModelSpec, folder: Path | None) -> str | None:
         """Write config and files into a folder and return None; or, with `folder` None, only say why it cannot be done."""
 
 

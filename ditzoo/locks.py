@@ -17,7 +17,7 @@ from ditzoo.errors import LockError, listed
 from ditzoo.files import write_text
 from ditzoo.hub import Repository
 from ditzoo.model_spec import ModelSpec
-from ditzoo.places import file_sha256
+from ditzoo.places import Folder, Place, file_sha256
 from ditzoo.sources import Found
 from ditzoo.zoo import Zoo, kind_of
 
@@ -103,18 +103,20 @@ def _files(found: Found) -> list[tuple[str, dict[str, Any]]]:
         weights = found.weights()
         names = [*weights.names, *([weights.index] if weights.index else [])]
         rows += [(name, _stamp(path)) for name, path in zip(names, found.place.fetch(names), strict=True)]
-    for repo, revision, patterns in remote_files(found.spec):
-        place = (
-            found.place if isinstance(found.place, Repository) and found.place.repo == repo else Repository(repo, revision, found.access)
-        )
-        rows += [(f"{place}/{path.relative_to(place.snapshot).as_posix()}", _stamp(path)) for path in place.fetch_matching(patterns)]
+    for slot in type(found.spec).model_fields:
+        for source, revision, patterns in getattr(getattr(found.spec, slot), "files_used", list)():
+            held = _place(source, revision, found).fetch_matching(patterns)
+            rows += [(f"{slot}: {name}", _stamp(path)) for name, path in held.items()]
     return rows
 
 
-def remote_files(spec: ModelSpec) -> list[tuple[str, str | None, list[str]]]:
-    """Return what the parts of a spec fetch for themselves when used: repository, revision, patterns."""
-    parts = (getattr(spec, name) for name in type(spec).model_fields)
-    return [remote for part in parts if hasattr(part, "remote_files") for remote in part.remote_files()]
+def _place(source: str, revision: str | None, found: Found) -> Place:
+    """Return the place that a part opens files from: a folder, the model's own repository, or another one."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return Folder(folder)
+    own = isinstance(found.place, Repository) and found.place.repo == source and revision in (None, found.place.commit)
+    return found.place if own else Repository(source, revision, found.access)
 
 
 def _stamp(path: Path) -> dict[str, Any]:

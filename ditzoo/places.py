@@ -10,6 +10,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,9 +32,13 @@ class Place(ABC):
         """Say whether a file is on this machine already."""
         return self.has(name)
 
+    @abstractmethod
     def names(self) -> list[str]:
         """Return the names of the files at the top."""
-        raise NotImplementedError(f"{type(self).__name__} does not list its files")
+
+    @abstractmethod
+    def fetch_matching(self, patterns: Iterable[str]) -> dict[str, Path]:
+        """Fetch what matches wildcard patterns; return the local paths of all of it by name."""
 
     def sha256(self, name: str) -> str:
         """Return the hash of a file that is here."""
@@ -83,6 +88,9 @@ class Folder(Place):
     def has(self, name: str) -> bool:
         return (self.path / name).is_file()
 
+    def fetch_matching(self, patterns: Iterable[str]) -> dict[str, Path]:
+        return matching(self.path, patterns)
+
     def names(self) -> list[str]:
         return sorted(path.name for path in self.path.iterdir() if path.is_file())
 
@@ -98,6 +106,13 @@ def file_sha256(path: Path) -> str:
     """Return the sha256 of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def matching(folder: Path, patterns: Iterable[str]) -> dict[str, Path]:
+    """Return the files below a folder whose names match one of the patterns, by name."""
+    wanted = list(patterns)
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path for name, path in found.items() if any(fnmatch(name, pattern) for pattern in wanted)}
 
 
 def inside(name: object) -> bool:

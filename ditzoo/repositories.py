@@ -59,9 +59,9 @@ def read_place(place: Place, zoo: Zoo, settings: Iterable[str], name: str) -> Re
     if top is not None:
         return tops[top](place, zoo, name)
     found = [file for file in place.names() if PurePosixPath(file).suffix in CHECKPOINTS]
-    told = [setting.partition("=")[2].strip() for setting in settings if setting.startswith("weights.file=")]
+    told = override({}, settings).get("weights", {}).get("file")
     if len(found) == 1 or told:
-        return read_checkpoint(place, (told or found)[0], zoo, settings, name)
+        return read_checkpoint(place, told or found[0], zoo, settings, name)
     if found:
         raise CheckpointError(f"{place} holds {len(found)} checkpoints and no spec: {listed(found)}; choose one with weights.file=NAME")
     raise CheckpointError(
@@ -137,12 +137,12 @@ def read_checkpoint(place: Place, file: str, zoo: Zoo, settings: Iterable[str], 
     from ditzoo.checkpoints import open_checkpoint
     from ditzoo.weight_files import WeightFiles
 
-    told = {path: value for path, _, value in (setting.partition("=") for setting in settings)}
-    checkpoint = open_checkpoint(WeightFiles(place, (file,)), entry=told.get("weights.entry"))
+    told = override({}, settings).get("weights", {})
+    checkpoint = open_checkpoint(WeightFiles(place, (file,)), entry=told.get("entry"))
     keys = checkpoint.tensors
     marked = [layout for layout in zoo.layouts.values() if layout.marks]
-    if "weights.layout" in told:
-        layout = zoo.layout(told["weights.layout"])
+    if "layout" in told:
+        layout = zoo.layout(told["layout"])
         if absent := [mark for mark in layout.marks if mark not in keys]:
             raise LayoutError(f"{file} is not in layout '{layout.name}': it has no {listed(absent)}{_nearest(keys, marked)}")
     else:

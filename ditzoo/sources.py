@@ -56,9 +56,9 @@ class Found:
         return find_weights(self.place, weights, self.zoo.layout(weights.layout))
 
     @property
-    def folder(self) -> Path:
-        """The folder beside the spec, for what is stored there (figures)."""
-        return self.place.path if isinstance(self.place, Folder) else Path()
+    def folder(self) -> Path | None:
+        """The folder of the spec if it is on this machine, for what is stored beside it (figures)."""
+        return self.place.path if isinstance(self.place, Folder) else None
 
 
 def resolve(name: str, zoo: Zoo, settings: Iterable[str] = (), *, access: Access | None = None, revision: str | None = None) -> Found:

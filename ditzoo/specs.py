@@ -75,8 +75,8 @@ class Part(Spec):
         """What this part needs of the others as it is declared: `requires`, unless a field adds or takes away."""
         return self.requires
 
-    def remote_files(self) -> list[tuple[str, str | None, list[str]]]:
-        """Return what this part fetches from the hub when used: (repository, revision, patterns of files)."""
+    def files_used(self) -> list[tuple[str, str | None, list[str]]]:
+        """Return what this part opens by itself when used: (folder or repository, revision, patterns of files)."""
         return []
 
     def packed(self, folder: Path) -> Self:

@@ -8,11 +8,14 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pluggy
 import pytest
 import torch
+from hub_server import HubServer, in_process
+from pipelines import published, written
 from strangers import two_stream, video
 
 from ditzoo.cli import main
@@ -149,6 +152,28 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     assert lines
     assert all(line.startswith("error: ") for line in lines), told
     return "\n".join(lines)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """A pipeline's repository as diffusers writes it today, the same in shards, and as it was published in 2023."""
+    root = tmp_path_factory.mktemp("folders")
+    written(root / "whole")
+    written(root / "shards", max_shard_size="300KB")
+    published(root / "pickle")
+    return root
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    with HubServer() as running:
+        in_process(running, tmp_path / "home", monkeypatch)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client's pauses between tries
+        yield running
+
+
+def equal(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 RECIPE = """

@@ -65,9 +65,7 @@ class AutoencoderKLSpec(CodecSpec):
         shutil.copytree(source, folder / "vae", dirs_exist_ok=True)
         return self.model_copy(update={"source": ".", "subfolder": "vae", "revision": None})
 
-    def remote_files(self) -> list[tuple[str, str | None, list[str]]]:
-        if Path(self.source).expanduser().exists():
-            return []
+    def files_used(self) -> list[tuple[str, str | None, list[str]]]:
         folder = f"{self.subfolder}/" if self.subfolder else ""
         return [(self.source, self.revision, [f"{folder}config.json", f"{folder}diffusion_pytorch_model.*"])]
 

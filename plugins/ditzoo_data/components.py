@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ditzoo.errors import CheckpointError, LayoutError
 from ditzoo.layouts import Component, Data
@@ -35,7 +34,7 @@ class Autoencoders(Component):
             }
         }
 
-    def write(self, spec: ModelSpec, folder: Any) -> str | None:
+    def write(self, spec: ModelSpec, folder: Path | None) -> str | None:
         codec = spec.codec
         if not isinstance(codec, AutoencoderKLSpec):
             return f"a diffusers pipeline decodes with an AutoencoderKL, and the codec is '{codec.kind}'; no native class can express it"
@@ -47,5 +46,5 @@ class Autoencoders(Component):
             raise CheckpointError(
                 f"'{codec.source}' states scaling_factor {stated:g}, and codec.scale is {codec.scale:g}; a pipeline uses what it states"
             )
-        autoencoder.save_pretrained(Path(folder))
+        autoencoder.save_pretrained(folder)
         return None

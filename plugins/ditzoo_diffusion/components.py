@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ditzoo.layouts import Component, Data
 from ditzoo.model_spec import ModelSpec
@@ -69,7 +69,7 @@ class Schedulers(Component):
             return f"no ddpm here has variance_type '{config['variance_type']}'; say which to use: sampler.kind=ddpm"
         return {"kind": "ddpm", "variance": variance, "clip": clip}
 
-    def write(self, spec: ModelSpec, folder: Any) -> str | None:
+    def write(self, spec: ModelSpec, folder: Path | None) -> str | None:
         schedule, sampler = spec.schedule, spec.sampler
         curve = next((curve for curve, cls in BETAS.items() if type(schedule) is cls), None)
         if curve is None or not isinstance(schedule, VPSpec):
@@ -99,7 +99,7 @@ class Schedulers(Component):
             )
         config |= {"clip_sample": sampler.clip is not None, "clip_sample_range": sampler.clip or 1.0}
         if folder is not None:
-            (Path(folder) / self.config).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            (folder / self.config).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         return None
 
 

@@ -6,9 +6,10 @@ which only whoever has the file can tell.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ditzoo.layouts import Computed, Copies, Data, Inspection, Layout, Reshaped, Row, Same, Stacked, linear
 from ditzoo.model_spec import ModelSpec
@@ -77,6 +78,7 @@ class DiffusersDiT(Layout):
     files = ("transformer/diffusion_pytorch_model",)
     classes = frozenset({"DiTTransformer2DModel", "Transformer2DModel"})
     pipeline = "DiTPipeline"
+    members = ("scheduler", "vae")
     marks = (
         "pos_embed.proj.weight",
         "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight",
@@ -118,6 +120,13 @@ class DiffusersDiT(Layout):
 
     def write_config(self, spec: ModelSpec) -> Data:
         return to_config(_dit(spec), spec.prompt.item_classes)
+
+    def their_output(self, folder: Path, x: Tensor, t: Tensor, items: Sequence[Any]) -> Tensor | None:
+        import torch
+        from diffusers import DiTTransformer2DModel
+
+        network = DiTTransformer2DModel.from_pretrained(folder / "transformer", local_files_only=True).float().eval()
+        return network(x, timestep=t, class_labels=torch.as_tensor(items)).sample
 
     def defaults(self) -> dict[str, Data]:
         return {"guidance": {"scale": 4.0}, "sampling": {"steps": 50}}
