@@ -25,11 +25,13 @@ class Catalogue:
 
     paths: dict[str, Path] = field(default_factory=dict)
     recipes: dict[str, Path] = field(default_factory=dict)
+    protocols: dict[str, Path] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
 
     def joined(self, folders: Iterable[Path], owner: str) -> Catalogue:
         """Return this catalogue with the specs of more folders; a name claimed twice is an error naming both."""
-        paths, recipes, owners = dict(self.paths), dict(self.recipes), dict(self.owners)
+        paths, owners = dict(self.paths), dict(self.owners)
+        recipes, protocols = dict(self.recipes), dict(self.protocols)
         for folder in folders:
             if not folder.is_dir():
                 raise PluginError(f"catalogue folder {folder} does not exist")
@@ -38,7 +40,8 @@ class Catalogue:
                     raise PluginError(f"model '{path.stem}' is claimed by {owner} and by {owners[path.stem]}")
                 paths[path.stem], owners[path.stem] = path, owner
             recipes |= {path.stem: path for path in sorted(folder.glob("recipes/*.toml"))}
-        return Catalogue(paths, recipes, owners)
+            protocols |= {path.stem: path for path in sorted(folder.glob("protocols/*.toml"))}
+        return Catalogue(paths, recipes, protocols, owners)
 
     @cached_property
     def spellings(self) -> list[str]:

@@ -58,6 +58,10 @@ class TrainingError(DitzooError):
     """A training run that cannot start or go on."""
 
 
+class EvaluationError(DitzooError):
+    """An evaluation that cannot start or go on, or whose parts are not what its protocol says."""
+
+
 class OutputError(DitzooError, OSError):
     """A file or folder that cannot be written."""
 

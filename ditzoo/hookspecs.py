@@ -28,7 +28,7 @@ def ditzoo_parts() -> list[type[Part]]:  # type: ignore[empty-body]
 
 @hookspec
 def ditzoo_catalogue() -> list[Path]:  # type: ignore[empty-body]
-    """Return folders of model specs (`NAME.toml`); `recipes/` inside one holds training recipes."""
+    """Return folders of model specs (`NAME.toml`); `recipes/` inside one holds training recipes, `protocols/` those of evaluation."""
 
 
 @hookspec

@@ -281,6 +281,23 @@ class Codec(ABC):
     def decode(self, latents: Tensor) -> Tensor: ...
 
 
+class Seen(NamedTuple):
+    """What a feature network sees in pictures: features, and class scores if it has any."""
+
+    features: Tensor  # (B, D) fp32
+    logits: Tensor | None  # (B, K) fp32
+
+
+class Features(ABC):
+    """A frozen network by whose features pictures are compared. `sha256` is that of its weights, and goes into every report."""
+
+    sha256: str
+
+    @abstractmethod
+    def see(self, pixels: Tensor) -> Seen:
+        """Look at pixels (B, 3 or 1, *S) in [-1, 1]."""
+
+
 class Dataset(Protocol):
     """Items by index: `{"pixels": (C, *S) float32 in [-1, 1], "item": what the prompt encodes}`.
 

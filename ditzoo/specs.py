@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 from ditzoo.errors import listed, suggest
 
 if TYPE_CHECKING:
-    from ditzoo.interfaces import Backbone, Codec, Conditioning, Dataset, Prompt, Sampler, Schedule
+    from ditzoo.interfaces import Backbone, Codec, Conditioning, Dataset, Features, Prompt, Sampler, Schedule
     from ditzoo.zoo import Zoo
 
 Positive = Annotated[int, Field(gt=0)]
@@ -233,6 +233,21 @@ class DatasetSpec(Part):
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
 
 
+class FeaturesSpec(Part):
+    """A network by whose features pictures are compared. `distance` is what a Fréchet distance over them may be called."""
+
+    slot: ClassVar[str] = "features"
+    distance: ClassVar[str] = "Fréchet distance"
+
+    @property
+    def item_classes(self) -> int | None:
+        """The number of classes that it tells apart, or None."""
+        return None
+
+    def build(self) -> Features:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
 def _from_zoo(slot: type[Part]) -> Callable[[Any, Any], Any]:
     def resolve(value: Any, info: Any) -> Any:
         if isinstance(value, slot):
@@ -254,9 +269,11 @@ ScheduleSlot = Annotated[SerializeAsAny[ScheduleSpec], BeforeValidator(_from_zoo
 SamplerSlot = Annotated[SerializeAsAny[SamplerSpec], BeforeValidator(_from_zoo(SamplerSpec))]
 CodecSlot = Annotated[SerializeAsAny[CodecSpec], BeforeValidator(_from_zoo(CodecSpec))]
 DatasetSlot = Annotated[SerializeAsAny[DatasetSpec], BeforeValidator(_from_zoo(DatasetSpec))]
+FeaturesSlot = Annotated[SerializeAsAny[FeaturesSpec], BeforeValidator(_from_zoo(FeaturesSpec))]
 
 SLOTS: dict[str, type[Part]] = {
-    base.slot: base for base in (BackboneSpec, ConditioningSpec, PromptSpec, ScheduleSpec, SamplerSpec, CodecSpec, DatasetSpec)
+    base.slot: base
+    for base in (BackboneSpec, ConditioningSpec, PromptSpec, ScheduleSpec, SamplerSpec, CodecSpec, DatasetSpec, FeaturesSpec)
 }
 
 

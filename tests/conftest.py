@@ -37,10 +37,11 @@ def strangers_zoo() -> Zoo:
     import ditzoo_data
     import ditzoo_diffusion
     import ditzoo_dit
+    import ditzoo_features
     import ditzoo_flow
 
     manager = pluggy.PluginManager(GROUP)
-    for module in (ditzoo_conditioning, ditzoo_data, ditzoo_diffusion, ditzoo_dit, ditzoo_flow, two_stream, video):
+    for module in (ditzoo_conditioning, ditzoo_data, ditzoo_diffusion, ditzoo_dit, ditzoo_features, ditzoo_flow, two_stream, video):
         manager.register(module, name=module.__name__)
     found = Zoo(manager)
     assert not found.failures

@@ -20,10 +20,11 @@ def commands() -> None:
 
 def main() -> None:
     """Run the command line; turn what a person can cause into one line and exit code 2."""
-    from ditzoo.cli import looking, making, moving
+    from ditzoo.cli import looking, making, measuring, moving
 
     looking.add_to(commands)
     making.add_to(commands)
+    measuring.add_to(commands)
     moving.add_to(commands)
     try:
         commands.main(standalone_mode=False)

@@ -16,7 +16,7 @@ from ditzoo.checkpoints import open_file
 from ditzoo.errors import CheckpointError, OutputError
 from ditzoo.files import replacing_folder
 from ditzoo.training.ema import EMA
-from ditzoo.training.recipe import Recipe
+from ditzoo.training.recipe import BESIDE, Recipe, flat
 from ditzoo.weights import save_weights
 
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -34,8 +34,13 @@ def _step(path: Path) -> int:
     return int(match[1])
 
 
-def save_checkpoint(out: Path, step: int, recipe: Recipe, module: nn.Module, ema: EMA, optimizer: Optimizer) -> Path:
-    """Write everything that the rest of the run depends on; the random numbers depend on (seed, step) alone."""
+def save_checkpoint(
+    out: Path, step: int, recipe: Recipe, module: nn.Module, ema: EMA, optimizer: Optimizer, window: list[list[float]]
+) -> Path:
+    """Write everything that the rest of the run depends on; the random numbers depend on (seed, step) alone.
+
+    `window` are the losses since the last row of the log, a list a process: a resumed log goes on without a seam.
+    """
     path = out / f"checkpoint-{step}"
     for left in out.glob(".checkpoint-*.tmp"):  # of a run that was killed while it wrote
         shutil.rmtree(left, ignore_errors=True)
@@ -46,7 +51,7 @@ def save_checkpoint(out: Path, step: int, recipe: Recipe, module: nn.Module, ema
             save_weights(module, aside / "model.safetensors")
             save_weights(ema.state(), aside / "ema.safetensors")
             torch.save(optimizer.state_dict(), aside / "optimizer.pt")
-            state = {"step": step, "recipe": json.loads(recipe.model_dump_json())}
+            state = {"step": step, "recipe": json.loads(recipe.model_dump_json()), "window": window}
             (aside / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     except OSError as error:
         last = checkpoints(out)[-1:]
@@ -56,32 +61,19 @@ def save_checkpoint(out: Path, step: int, recipe: Recipe, module: nn.Module, ema
     return path
 
 
-def load_checkpoint(path: Path, recipe: Recipe, module: nn.Module, ema: EMA, optimizer: Optimizer) -> int:
-    """Load a checkpoint into what is given and return its step; refuse one that another recipe made."""
+def load_checkpoint(path: Path, recipe: Recipe, module: nn.Module, ema: EMA, optimizer: Optimizer) -> tuple[int, list[list[float]]]:
+    """Load a checkpoint into what is given; return its step and loss window. Refuse one that another recipe made."""
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         optimizer_state = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error}; remove the folder to resume from an earlier one") from error
-    theirs, ours = (flat(tree) for tree in (state["recipe"], json.loads(recipe.model_dump_json())))
-    differing = [name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name) and decides(name)]
+    theirs, ours = {path: leaf for path, leaf in flat(state["recipe"]).items() if not path.startswith(BESIDE)}, recipe.deciding()
+    differing = [name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name)]
     if differing:
         told = ", ".join(f"{name} ({theirs.get(name)!r} there, {ours.get(name)!r} here)" for name in differing[:5])
         raise CheckpointError(f"{path} was made by another recipe: {told}; set these back, or train into another folder")
     module.load_state_dict(open_file(path / "model.safetensors").tensors)
     ema.load(open_file(path / "ema.safetensors").tensors)
     optimizer.load_state_dict(optimizer_state)
-    return int(state["step"])
-
-
-def flat(tree: object, prefix: str = "") -> dict[str, object]:
-    """Flatten nested dicts to dotted paths."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {path: leaf for name, branch in tree.items() for path, leaf in flat(branch, f"{prefix}.{name}".lstrip(".")).items()}
-
-
-def decides(path: str) -> bool:
-    """Say whether a recipe's field bears on the result of the run, and not only on what is written beside it."""
-    aside = ("output.", "notes", "length.workers", "model.card", "model.aliases", "model.sampler", "model.sampling", "model.guidance")
-    return not path.startswith(aside)
+    return int(state["step"]), state.get("window", [])

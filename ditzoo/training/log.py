@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ditzoo.errors import OutputError, TrainingError
 
-COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm", "images_per_second", "seconds")
+COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm", "skipped", "images_per_second", "gflops", "mfu", "memory_mb", "seconds")
 
 
 class Log:
@@ -47,6 +47,9 @@ class Log:
             return [row for row in csv.DictReader(file) if all(row.get(name) for name in COLUMNS)]
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """Add a row; `seconds` since the last one become those since the run began."""
+        self.seconds += values["seconds"]
+        values = values | {"seconds": self.seconds}
         row = {name: f"{value:.6g}" for name, value in values.items()}
         self.writer.writerow({"step": step, **row})
         self.file.flush()

@@ -14,6 +14,8 @@ from torch import Tensor
 from ditzoo.assemble import Model
 from ditzoo.interfaces import Prediction, Schedule
 from ditzoo.predictions import expand
+from ditzoo.training.objective import weights
+from ditzoo.training.recipe import Objective
 
 VARIANCE_WEIGHT = 1e-3  # the lambda of L_hybrid
 
@@ -36,7 +38,9 @@ class Draws:
         return Draws(self.noise[index].to(device), self.time[index], self.drop[index])
 
 
-def diffusion_loss(model: Model, backbone_call: Any, schedule: Schedule, latents: Tensor, items: Any, draws: Draws) -> Tensor:
+def diffusion_loss(
+    model: Model, backbone_call: Any, schedule: Schedule, latents: Tensor, items: Any, draws: Draws, objective: Objective | None = None
+) -> Tensor:
     """Return the loss of each row (B,). `backbone_call(x, t, items)` is the model, possibly wrapped by accelerate."""
     t = schedule.draw(draws.time)
     alpha, sigma = schedule.alpha_sigma(t)
@@ -45,6 +49,8 @@ def diffusion_loss(model: Model, backbone_call: Any, schedule: Schedule, latents
     channels = latents.shape[1]
     target = schedule.target(latents, draws.noise, t)
     loss = (out[:, :channels] - target).square().flatten(1).mean(1)
+    if objective is not None:
+        loss = loss * weights(schedule, model.spec.schedule.prediction, t, objective).to(loss)
     if out.shape[1] == 2 * channels:
         seen = schedule.split(torch.cat([out[:, :channels].detach(), out[:, channels:]], 1), x, t)
         if seen.variance is not None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ditzoo.catalogue import override, read_toml
 from ditzoo.errors import SpecError, UnknownNameError, listed, suggest
 from ditzoo.model_spec import ModelSpec
-from ditzoo.specs import DatasetSlot, Positive, Spec, shape
+from ditzoo.specs import DatasetSlot, DatasetSpec, Positive, Spec, shape
 from ditzoo.zoo import Zoo
 
 
@@ -35,6 +36,10 @@ class Optimizer(Spec):
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float | None = Field(1.0, gt=0)
+    skip_above: float | None = Field(
+        None, gt=0, description="steps whose gradient norm is above this are left out, as those not finite are"
+    )
+    max_skipped: Positive = Field(10, description="so many steps left out in a row end the run")
     warmup: int = Field(0, ge=0)
     decay: Literal["constant", "cosine", "linear"] = "constant"
     final_lr: float = Field(0.0, ge=0, description="share of lr at the end of a decay")
@@ -50,6 +55,35 @@ class Optimizer(Spec):
         return self.final_lr + (1 - self.final_lr) * shapes[self.decay] if self.decay != "constant" else 1.0
 
 
+class Objective(Spec):
+    """Which times are drawn, and what errors at them weigh.
+
+    `times`: `uniform`; `stratified`, uniform and evenly spread over each batch; `logit-normal` with `mean` and `deviation`.
+    `weighting`: `uniform` over the native prediction, or `min-snr`, which weighs the error of x_0 by min(SNR, gamma).
+    """
+
+    times: Literal["uniform", "stratified", "logit-normal"] = "uniform"
+    mean: float = 0.0
+    deviation: float = Field(1.0, gt=0)
+    weighting: Literal["uniform", "min-snr"] = "uniform"
+    gamma: float = Field(5.0, gt=0)
+
+
+class Validation(Spec):
+    """Loss of the averaged weights on other data, by noise level, every so many steps."""
+
+    data: DatasetSlot
+    every: Positive = 1000
+    items: Positive = 512
+    bins: Positive = 8
+
+    @model_validator(mode="after")
+    def _enough(self) -> Validation:
+        if self.items < self.bins:
+            raise ValueError(f"items={self.items} is fewer than bins={self.bins}; every bin needs one")
+        return self
+
+
 class Length(Spec):
     """How long and in what portions. Batch size is that of one optimiser step over all processes."""
 
@@ -59,6 +93,7 @@ class Length(Spec):
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the average of weights; 0 keeps none")
     ema_warmup: bool = True
+    segments: int = Field(0, ge=0, description="parts of the blocks whose activations are computed anew in the backward pass; 0 keeps all")
     workers: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -86,34 +121,66 @@ class Recipe(Spec):
     seed: int = Field(0, ge=0)
     model: Annotated[ModelSpec, BeforeValidator(_named_model)]
     data: DatasetSlot
+    objective: Objective = Objective()
     optimizer: Optimizer = Optimizer()
     length: Length
+    validation: Validation | None = None
     output: Output = Output()
     notes: str = ""
 
     @model_validator(mode="after")
     def _data_fits_model(self) -> Recipe:
+        self._fits(self.data)
+        if self.validation is not None:
+            self._fits(self.validation.data)
+        return self
+
+    def _fits(self, data: DatasetSpec) -> None:
         codec, prompt = self.model.codec, self.model.prompt
-        if self.data.item_channels != codec.pixel_channels:
+        if data.item_channels != codec.pixel_channels:
             raise ValueError(
-                f"data '{self.data.kind}' has {self.data.item_channels}-channel pictures and codec '{codec.kind}' takes "
+                f"data '{data.kind}' has {data.item_channels}-channel pictures and codec '{codec.kind}' takes "
                 f"{codec.pixel_channels}; set data.channels or model.codec.channels to one of them"
             )
         try:
-            latent = codec.latent_size(self.data.item_size)
+            latent = codec.latent_size(data.item_size)
         except ValueError as error:
-            raise ValueError(f"data '{self.data.kind}': {error}") from error
+            raise ValueError(f"data '{data.kind}': {error}") from error
         if problem := self.model.backbone.check_size(latent):
-            raise ValueError(f"data '{self.data.kind}' gives latents of {shape(latent)}: {problem}")
-        held, known = self.data.item_classes, prompt.item_classes
+            raise ValueError(f"data '{data.kind}' gives latents of {shape(latent)}: {problem}")
+        held, known = data.item_classes, prompt.item_classes
         if held is not None and known is not None and held > known:
-            raise ValueError(f"data '{self.data.kind}' has {held} classes and prompt.classes is {known}; set model.prompt.classes={held}")
-        return self
+            raise ValueError(f"data '{data.kind}' has {held} classes and prompt.classes is {known}; set model.prompt.classes={held}")
+
+    def deciding(self) -> dict[str, object]:
+        """Return the fields that bear on the result of the run, by dotted path; what is only written beside it is left out."""
+        return {path: leaf for path, leaf in flat(json.loads(self.model_dump_json())).items() if not path.startswith(BESIDE)}
 
     def digest(self) -> str:
-        """Return a hash of what decides the run's result; lengths of logs and folders are left out."""
-        text = self.model_dump_json(exclude={"output": True, "notes": True, "model": {"card"}})
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Return a hash of what decides the run's result."""
+        return hashlib.sha256(json.dumps(self.deciding(), sort_keys=True).encode()).hexdigest()
+
+
+# The start of fields that decide nothing of a run's weights.
+BESIDE = (
+    "output.",
+    "notes",
+    "validation",
+    "length.workers",
+    "length.segments",
+    "model.card",
+    "model.aliases",
+    "model.sampler",
+    "model.sampling",
+    "model.guidance",
+)
+
+
+def flat(tree: object, prefix: str = "") -> dict[str, object]:
+    """Flatten nested dicts to dotted paths."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {path: leaf for name, branch in tree.items() for path, leaf in flat(branch, f"{prefix}.{name}".lstrip(".")).items()}
 
 
 def read_recipe(source: str, zoo: Zoo, settings: Iterable[str] = ()) -> Recipe:

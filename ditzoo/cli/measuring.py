@@ -1,0 +1,64 @@
+"""Commands that measure: eval."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from ditzoo.cli.options import json_option, lock_option, open_model, open_zoo, print_json, set_option
+
+
+def add_to(group: click.Group) -> None:
+    """Add these commands to the command line."""
+    group.add_command(eval_)
+
+
+@click.command("eval")
+@click.argument("name")
+@click.option("-p", "--protocol", "source", required=True, help="A TOML file, or the name of a protocol that ships.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the evaluation. Default: evaluations/NAME-PROTOCOL.")
+@click.option("--count", type=int, help="Samples for each seed, in place of the protocol's.")
+@click.option("--seed", "seeds", type=int, multiple=True, help="Seed, in place of the protocol's. Repeatable.")
+@click.option("--batch-size", type=int, help="Pictures that go through the network at once.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@lock_option
+@set_option
+@json_option
+def eval_(
+    name: str,
+    source: str,
+    out: Path | None,
+    count: int | None,
+    seeds: tuple[int, ...],
+    batch_size: int | None,
+    device: str,
+    dtype: str,
+    lock: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Measure NAME by a protocol: Fréchet distance, KID, precision, recall, class confidence, label agreement.
+
+    Run again after an interruption, it goes on where it was. Under 'accelerate launch -m ditzoo eval ...' the processes share the samples.
+    """
+    from ditzoo.evaluation.protocol import read_protocol
+
+    zoo = open_zoo()
+    changed = ([f"count={count}", f"kid_subset_size={min(1000, count)}"] if count is not None else []) + (
+        [f"seeds=[{', '.join(map(str, seeds))}]"] if seeds else []
+    )
+    protocol = read_protocol(source, zoo, changed)
+    found = open_model(name, (*protocol.settings, *settings), lock, zoo=zoo)
+    protocol.check(found.spec)
+
+    from ditzoo.evaluation.report import row
+    from ditzoo.evaluation.run import evaluate
+
+    folder = out or Path("evaluations") / f"{found.spec.name}-{protocol.name}"
+    made = evaluate(found, protocol, folder, device=device, dtype=dtype, batch_size=batch_size)
+    if int(os.environ.get("RANK", "0")):
+        return  # under a launcher the first process speaks for all
+    print_json(made) if as_json else click.echo(f"{row(made)}\n\n{folder / 'report.json'} and {folder / 'grid.png'}")

@@ -1,0 +1,83 @@
+"""A protocol: everything that decides an evaluation, as one TOML file. Imports no torch.
+
+Two numbers are comparable only where the protocol is one: sampler, steps, guidance, count, seeds, network, reference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from ditzoo.catalogue import override, read_toml
+from ditzoo.errors import EvaluationError, UnknownNameError, listed, suggest
+from ditzoo.model_spec import ModelSpec
+from ditzoo.specs import DatasetSlot, FeaturesSlot, Positive, Spec, shape
+from ditzoo.zoo import Zoo
+
+
+class Protocol(Spec):
+    """One way to measure a model.
+
+    `settings` are laid over the model's spec (`"sampler.kind=ddim"`); what they leave is the model's own. `count` pictures are drawn
+    for each of `seeds`, labels in turn, and compared with all of `reference`. `floor` are real pictures that the reference does not
+    hold: the same figures for them say how near two sets of real pictures are. The hashes of both sets' content pin them.
+    """
+
+    name: str
+    settings: tuple[str, ...] = ()
+    count: Positive
+    seeds: tuple[int, ...] = (0,)
+    chunk: Positive = Field(250, description="pictures drawn, seen and stored at a time: what an interrupted evaluation loses at most")
+    features: FeaturesSlot
+    reference: DatasetSlot
+    reference_sha256: str | None = None
+    floor: DatasetSlot | None = None
+    floor_sha256: str | None = None
+    neighbours: Positive = Field(5, description="k of precision and recall")
+    kid_subsets: Positive = 100
+    kid_subset_size: Positive = 1000
+    resamples: Positive = Field(200, description="bootstrap resamples of an interval")
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Protocol:
+        if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
+            raise ValueError(f"seeds are {self.seeds}; name each once, and at least one")
+        if self.kid_subset_size > self.count:
+            raise ValueError(f"kid_subset_size={self.kid_subset_size} is more than count={self.count}; set it to at most that")
+        if self.floor_sha256 is not None and self.floor is None:
+            raise ValueError("floor_sha256 without a floor; name the dataset")
+        return self
+
+    def digest(self) -> str:
+        """Return a hash of what decides the figures."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json", exclude={"notes", "name"}), sort_keys=True).encode()).hexdigest()
+
+    def check(self, spec: ModelSpec) -> None:
+        """Raise `EvaluationError` if a model's pictures are not of the size, channels or classes that are compared."""
+        size, channels = spec.pixel_size(), spec.codec.pixel_channels
+        for what, data in (("reference", self.reference), ("floor", self.floor)):
+            if data is not None and (tuple(data.item_size) != size or data.item_channels != channels):
+                raise EvaluationError(
+                    f"'{spec.name}' draws {shape((channels, *size))} pictures, and {what} '{data.kind}' of protocol '{self.name}' "
+                    f"holds {shape((data.item_channels, *data.item_size))}; use a protocol for this size"
+                )
+
+
+def read_protocol(source: str, zoo: Zoo, settings: Iterable[str] = ()) -> Protocol:
+    """Read a protocol from a TOML file, or one that ships by its name."""
+    path = Path(source)
+    if not path.is_file():
+        known = zoo.catalogue.protocols
+        if source not in known:
+            raise UnknownNameError(
+                f"no protocol '{source}': neither a file nor one that ships{suggest(source, known)} (shipped: {listed(known)})"
+            )
+        path = known[source]
+    data = read_toml(path)
+    data.setdefault("name", path.stem)
+    return zoo.validate(Protocol, override(data, settings), source=str(path))

@@ -1,0 +1,131 @@
+"""Running a protocol: pictures drawn in chunks, seen by the network, stored; an interrupted run goes on where it was.
+
+Picture i of a seed depends on (seed, i) alone and chunks are the protocol's, so any number of processes store the same chunks.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from tqdm import tqdm
+
+from ditzoo.assemble import Model, load_found
+from ditzoo.checkpoints import open_file
+from ditzoo.errors import CheckpointError, EvaluationError
+from ditzoo.evaluation.protocol import Protocol
+from ditzoo.evaluation.report import report, write
+from ditzoo.files import writable_folder, write_text
+from ditzoo.interfaces import Features, Seen
+from ditzoo.locks import spec_sha256
+from ditzoo.sampling import sample
+from ditzoo.sources import Found
+from ditzoo.weights import save_weights
+
+STATE_FILE, SHOWN = "evaluation.json", 64
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the network saw in a seed's pictures, and the class that each was asked for (N,)."""
+
+    seen: Seen
+    asked: Tensor
+
+
+def evaluate(
+    found: Found, protocol: Protocol, out: Path, *, device: str = "cpu", dtype: str = "float32", batch_size: int | None = None
+) -> dict[str, Any]:
+    """Measure a model by a protocol and return the report; `out` gets report.json, row.md, grid.png and the chunks.
+
+    Run again in the same folder, it goes on where it was; a folder of another model or protocol is refused.
+    """
+    found = found.opened()
+    protocol.check(found.spec)
+    network = protocol.features.build()
+    state = PartialState()
+    identity = identify(found, protocol, network, dtype)
+    if state.is_main_process:
+        _claim(writable_folder(out), identity)
+    state.wait_for_everyone()
+    todo = [(seed, first) for seed in protocol.seeds for first in range(0, protocol.count, protocol.chunk)]
+    mine = [job for job in todo[state.process_index :: state.num_processes] if _chunk(out, *job) is None]
+    if mine:
+        model = load_found(found, dtype=dtype, device=device)
+        for seed, first in tqdm(mine, desc=f"samples of {found.spec.name}", unit="chunk", disable=None if state.is_main_process else True):
+            _draw(model, network, protocol, out, seed, first, batch_size)
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return {}
+    drawn = {seed: _gather(out, protocol, seed) for seed in protocol.seeds}
+    made = report(found, protocol, drawn, identity)
+    write(made, found, protocol, drawn, out)
+    return made
+
+
+def identify(found: Found, protocol: Protocol, network: Features, dtype: str) -> dict[str, Any]:
+    """Return what the figures depend on, by hash."""
+    weights = found.weights()
+    weights.fetch()
+    return {
+        "protocol": protocol.digest(),
+        "spec": spec_sha256(found.spec),
+        "weights": {name: found.place.sha256(name) for name in weights.names},
+        "features": network.sha256,
+        "dtype": dtype,
+    }
+
+
+def _claim(out: Path, identity: dict[str, Any]) -> None:
+    """Note in the folder what is evaluated there; refuse a folder where something else is."""
+    path = out / STATE_FILE
+    if path.is_file():
+        held = json.loads(path.read_text(encoding="utf-8"))
+        differing = [f"{name} ({held.get(name)} there, {value} here)" for name, value in identity.items() if held.get(name) != value]
+        if differing:
+            raise EvaluationError(f"'{out}' holds an evaluation of something else: {'; '.join(differing)}; choose another --out")
+    write_text(path, json.dumps(identity, indent=2) + "\n")
+
+
+def _path(out: Path, seed: int, first: int) -> Path:
+    return out / f"seed-{seed}" / f"{first:07d}.safetensors"
+
+
+def _chunk(out: Path, seed: int, first: int) -> dict[str, Tensor] | None:
+    path = _path(out, seed, first)
+    try:
+        return open_file(path).tensors if path.is_file() else None
+    except CheckpointError:  # cut off by a full disk, say: drawn again
+        return None
+
+
+def _draw(model: Model, network: Features, protocol: Protocol, out: Path, seed: int, first: int, batch_size: int | None) -> None:
+    count = min(protocol.chunk, protocol.count - first)
+    asked = model.spec.prompt.default(first + count)[first:]
+    argument = model.spec.prompt.argument
+    request: dict[str, Any] = {"num_images": count} if argument is None else {argument: asked}
+    drawn = sample(model, **request, seed=seed, first_index=first, output_type="pt", batch_size=batch_size or protocol.chunk)
+    pixels = drawn.images.float() * 2 - 1
+    with torch.no_grad():
+        seen = network.see(pixels)
+    labels = torch.tensor([item if isinstance(item, int) else -1 for item in drawn.items])
+    kept = {"features": seen.features, "asked": labels}
+    if seen.logits is not None:
+        kept["logits"] = seen.logits
+    if first < SHOWN:
+        kept["pictures"] = (drawn.images[: SHOWN - first] * 255).round().to(torch.uint8)
+    save_weights(kept, _path(out, seed, first))
+
+
+def _gather(out: Path, protocol: Protocol, seed: int) -> Drawn:
+    parts = [_chunk(out, seed, first) for first in range(0, protocol.count, protocol.chunk)]
+    if any(part is None for part in parts):
+        raise EvaluationError(f"chunks of seed {seed} are missing in '{out}': a process died; run the same command again")
+    whole = [part for part in parts if part is not None]
+    logits = torch.cat([part["logits"] for part in whole]) if "logits" in whole[0] else None
+    return Drawn(Seen(torch.cat([part["features"] for part in whole]), logits), torch.cat([part["asked"] for part in whole]))
