@@ -299,7 +299,8 @@ class Features(ABC):
 
 
 class Dataset(Protocol):
-    """Items by index: `{"pixels": (C, *S) float32 in [-1, 1], "item": what the prompt encodes}`.
+    """Items by index: `{"pixels": (C, *S) float32 in [-1, 1], "item": what the prompt encodes}`; or `latents` in place of
+    `pixels`, where the attribute `coded` is true.
 
     `names` are those of the classes, in the order of their labels; empty where items are no labels.
     """

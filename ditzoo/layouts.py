@@ -165,7 +165,9 @@ class Layout(ABC):
 
     def refuse(self, spec: ModelSpec) -> str | None:
         """Say why a model is not the same function once written in this layout and read back, and the way out; else None."""
-        unlike = [f"{path}={found}, where it means {meant}" for path, meant in self.means.items() if (found := _at(spec, path)) != meant]
+        unlike = [
+            f"{path}={found}, where it means {meant}" for path, meant in self.means.items() if (found := value_at(spec, path)) != meant
+        ]
         return f"this model has {'; '.join(unlike)}; --set these if they are what you want" if unlike else None
 
     def inspect(self, tensors: Mapping[str, Tensor]) -> Inspection:
@@ -182,6 +184,10 @@ class Layout(ABC):
 
     def their_output(self, folder: Path, x: Tensor, t: Tensor, items: Sequence[Any]) -> Tensor | None:
         """Return what the library that this layout belongs to computes from a written folder; None where there is no such library."""
+        return None
+
+    def their_network(self, spec: ModelSpec) -> Any:
+        """Return the network of that library in a model's shape, with fresh weights; None where there is none of that shape."""
         return None
 
     def defaults(self) -> dict[str, Data]:
@@ -223,7 +229,7 @@ def linear(theirs: str, ours: str) -> list[Row]:
     return [Same((f"{theirs}.{leaf}",), (f"{ours}.{leaf}",)) for leaf in ("weight", "bias")]
 
 
-def _at(spec: ModelSpec, path: str) -> object:
+def value_at(spec: ModelSpec, path: str) -> object:
     """Return the value at a path like `backbone.numerics`; None where the part has no such field."""
     found: object = spec
     for name in path.split("."):

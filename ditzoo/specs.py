@@ -229,6 +229,11 @@ class DatasetSpec(Part):
         """The number of classes of the labels, or None where only the files tell."""
         return None
 
+    @property
+    def coded_by(self) -> Mapping[str, Any] | None:
+        """The codec, as data, that made its items latents already; None where they are pictures."""
+        return None
+
     def build(self) -> Dataset:
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
 

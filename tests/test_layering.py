@@ -76,7 +76,18 @@ def test_a_plugin_knows_public_ditzoo_and_itself(path):
         p
         for p in (*CORE, *PLUGINS)
         if p.name
-        in ("spec.py", "specs.py", "codecs.py", "prompts.py", "schedules.py", "layouts.py", "configs.py", "inspection.py", "components.py")
+        in (
+            "spec.py",
+            "specs.py",
+            "codecs.py",
+            "latents_spec.py",
+            "prompts.py",
+            "schedules.py",
+            "layouts.py",
+            "configs.py",
+            "inspection.py",
+            "components.py",
+        )
         or p.name == "__init__.py"
         or str(p.relative_to(ROOT / "ditzoo") if p in CORE else "") in TORCH_FREE
     ],

@@ -1,4 +1,4 @@
-"""Commands that make something: sample, train. Torch is imported once everything that can be checked without it has been."""
+"""Commands that make something: sample, train, latents. Torch is imported once everything that can be checked without it has been."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ditzoo.cli.options import json_option, lock_option, open_model, open_zoo, p
 
 def add_to(group: click.Group) -> None:
     """Add these commands to the command line."""
-    for command in (sample, train):
+    for command in (sample, train, latents):
         group.add_command(command)
 
 
@@ -94,3 +94,32 @@ def train(recipe: str, out: Path | None, resume: bool, quiet: bool, settings: tu
     else:
         click.echo(f"local-dir:{folder}")
         click.echo(f"next: ditzoo sample local-dir:{folder}", file=sys.stderr)
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the shards.")
+@click.option("--flip", is_flag=True, help="Code every picture mirrored too.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+@set_option
+@json_option
+def latents(recipe: str, out: Path, flip: bool, dtype: str, device: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Code the data of RECIPE once with its model's codec, to train from latents. Goes on where it was interrupted.
+
+    Under 'accelerate launch -m ditzoo latents ...' the processes share the shards.
+    """
+    from ditzoo.training.recipe import read_recipe
+
+    declared = read_recipe(recipe, open_zoo(), settings)
+
+    from ditzoo.training.latents import write_latents
+
+    meta = write_latents(declared, out, flip=flip, dtype=dtype, device=device)
+    if int(os.environ.get("RANK", "0")):
+        return
+    if as_json:
+        print_json({"folder": str(out), "count": meta["count"], "shards": len(meta["shards"]), "flip": flip})
+    else:
+        click.echo(f"{meta['count']} latents in {len(meta['shards'])} shards in {out}")
+        click.echo(f"next: ditzoo train {recipe} --set data.kind=latents --set data.folder={out}", err=True)

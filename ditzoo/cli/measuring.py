@@ -1,4 +1,4 @@
-"""Commands that measure: eval."""
+"""Commands that measure: eval, bench."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ditzoo.cli.options import json_option, lock_option, open_model, open_zoo, p
 
 def add_to(group: click.Group) -> None:
     """Add these commands to the command line."""
-    group.add_command(eval_)
+    for command in (eval_, bench):
+        group.add_command(command)
 
 
 @click.command("eval")
@@ -62,3 +63,41 @@ def eval_(
     if int(os.environ.get("RANK", "0")):
         return  # under a launcher the first process speaks for all
     print_json(made) if as_json else click.echo(f"{row(made)}\n\n{folder / 'report.json'} and {folder / 'grid.png'}")
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("-b", "--batch-size", "batches", type=int, multiple=True, default=(1, 8), show_default=True, help="Repeatable.")
+@click.option("--repeats", type=int, default=7, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@click.option("--alone", is_flag=True, help="Not beside another library's network.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="CSV file; printed otherwise.")
+@set_option
+@json_option
+def bench(
+    names: tuple[str, ...],
+    batches: tuple[int, ...],
+    repeats: int,
+    device: str,
+    dtype: str,
+    alone: bool,
+    out: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Measure forward passes of NAMES (fresh weights; wildcards reach into the catalogue), beside diffusers where it has the network."""
+    from ditzoo.errors import SamplingError
+    from ditzoo.sources import resolve
+
+    zoo = open_zoo()
+    if min(batches) < 1 or repeats < 1:
+        raise SamplingError(f"batch sizes {batches} and {repeats} repeats; each has to be at least 1")
+    models = [resolve(name, zoo, settings) for word in names for name in (zoo.catalogue.names(word) or [word])]
+
+    from ditzoo.bench import as_csv
+    from ditzoo.bench import bench as measure
+
+    rows = [row for found in models for row in measure(found, batches, repeats=repeats, dtype=dtype, device=device, against=not alone)]
+    text = as_csv(rows, out)
+    print_json(rows) if as_json else click.echo(text if out is None else str(out), nl=out is not None)

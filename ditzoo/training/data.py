@@ -45,10 +45,10 @@ class Order:
 
 
 def batches(dataset: Dataset, order: Order, workers: int) -> Iterator[tuple[Tensor, list[Any]]]:
-    """Yield (pixels (b, C, *S), items) of each step."""
+    """Yield (pixels or latents (b, C, *S), items) of each step."""
     loader: DataLoader[Any] = DataLoader(cast(Any, dataset), batch_sampler=cast(Any, order), num_workers=workers, collate_fn=_collate)
     yield from loader
 
 
 def _collate(rows: list[dict[str, Any]]) -> tuple[Tensor, list[Any]]:
-    return torch.stack([row["pixels"] for row in rows]), [row["item"] for row in rows]
+    return torch.stack([row["latents"] if "latents" in row else row["pixels"] for row in rows]), [row["item"] for row in rows]

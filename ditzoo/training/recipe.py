@@ -137,6 +137,15 @@ class Recipe(Spec):
 
     def _fits(self, data: DatasetSpec) -> None:
         codec, prompt = self.model.codec, self.model.prompt
+        if data.coded_by is not None:
+            ours = codec.model_dump(mode="json")
+            told = data.coded_by
+            differing = [f"{name} ({told.get(name)} there, {value} here)" for name, value in ours.items() if told.get(name) != value]
+            if differing:
+                raise ValueError(
+                    f"data '{data.kind}' was coded by another codec: {', '.join(differing)}; "
+                    f"write the latents again, or set model.codec back"
+                )
         if data.item_channels != codec.pixel_channels:
             raise ValueError(
                 f"data '{data.kind}' has {data.item_channels}-channel pictures and codec '{codec.kind}' takes "

@@ -50,7 +50,7 @@ class Run:
         self.dataset, self.held_out = dataset, held_out
         self.schedule, self.codec = recipe.model.schedule.build(), recipe.model.codec.build()
         self.portion = recipe.length.batch_size // accelerator.num_processes
-        self.main = accelerator.is_main_process
+        self.main, self.coded = accelerator.is_main_process, getattr(dataset, "coded", False)
         self.done, self.losses, self.skipped, self.in_a_row = 0, list[Tensor](), 0, 0
 
     def resume(self, step: int, window: list[list[float]]) -> None:
@@ -110,7 +110,9 @@ class Run:
         lr = recipe.optimizer.lr * recipe.optimizer.factor(step, recipe.length.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        latents = self.codec.encode(pixels.to(accelerator.device))
+        latents = pixels.to(accelerator.device)
+        if not self.coded:
+            latents = self.codec.encode(latents)
         draws = self.draws(step, latents)
         portions = recipe.length.accumulate
         rows = len(latents) // portions

@@ -26,7 +26,10 @@ def by_level(model: Model, codec: Codec, schedule: Schedule, dataset: Dataset, s
     times = (torch.arange(count) % settings.bins + whole) / settings.bins
     for first in range(0, count, BATCH):
         items = [dataset[row] for row in rows[first : first + BATCH]]
-        latents = codec.encode(torch.stack([item["pixels"] for item in items]).to(device))
+        if getattr(dataset, "coded", False):
+            latents = torch.stack([item["latents"] for item in items]).to(device)
+        else:
+            latents = codec.encode(torch.stack([item["pixels"] for item in items]).to(device))
         noise = torch.randn(latents.shape, generator=generator(seed, "validation", first)).to(latents)
         t = times[first : first + BATCH]
         draws = Draws(noise, t, torch.ones(len(items), dtype=torch.float64))  # no label is dropped

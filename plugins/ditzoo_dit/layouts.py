@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ditzoo.layouts import Computed, Copies, Data, Inspection, Layout, Reshaped, Row, Same, Stacked, linear
+from ditzoo.layouts import Computed, Copies, Data, Inspection, Layout, Reshaped, Row, Same, Stacked, linear, value_at
 from ditzoo.model_spec import ModelSpec
 from ditzoo_dit.configs import from_config, to_config
 from ditzoo_dit.inspection import from_diffusers_names, from_original_names
@@ -50,6 +50,7 @@ EMBEDDERS = {
     "timestep_embedder.linear_2.bias": "backbone.time_embed.fc2.bias",
     "class_embedder.embedding_table.weight": "prompt.table.weight",
 }
+SHAPE = {"backbone.kind": "dit", "conditioning.kind": "adaln-zero", "prompt.kind": "label", "backbone.mlp_ratio": 4.0}
 DIT = {"backbone.kind": "dit", "conditioning.kind": "adaln-zero", "prompt.kind": "label"}
 
 
@@ -127,6 +128,17 @@ class DiffusersDiT(Layout):
 
         network = DiTTransformer2DModel.from_pretrained(folder / "transformer", local_files_only=True).float().eval()
         return network(x, timestep=t, class_labels=torch.as_tensor(items)).sample
+
+    def their_network(self, spec: ModelSpec) -> Any:
+        height, width = spec.backbone.input_size if isinstance(spec.backbone, DiTSpec) else (0, 1)
+        if height != width or any(value_at(spec, path) != meant for path, meant in SHAPE.items()):
+            return None
+        import torch
+        from diffusers import DiTTransformer2DModel
+
+        config = self.write_config(spec)
+        with torch.random.fork_rng(devices=[]):
+            return DiTTransformer2DModel(**{name: value for name, value in config.items() if not name.startswith("_")})
 
     def defaults(self) -> dict[str, Data]:
         return {"guidance": {"scale": 4.0}, "sampling": {"steps": 50}}

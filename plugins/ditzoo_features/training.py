@@ -1,4 +1,4 @@
-"""The recipe of fashion-cnn: `python -m ditzoo_features.training --out fashion-cnn.safetensors` (about four minutes on two cores)."""
+"""The recipe of fashion-cnn: `python -m ditzoo_features.training --out fashion-cnn.safetensors` (about nine minutes on two cores)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ditzoo.weights import save_weights
 from ditzoo.zoo import Zoo
 from ditzoo_features.fashion_cnn import Network
 
-BATCH, EPOCHS, LR, SEED = 128, 12, 4e-3, 0
+BATCH, EPOCHS, LR, SEED = 128, 10, 4e-3, 0
 
 
 def pictures_of(dataset: Dataset) -> tuple[Tensor, Tensor]:
@@ -27,7 +27,7 @@ def pictures_of(dataset: Dataset) -> tuple[Tensor, Tensor]:
 
 
 def fit(network: nn.Module, pictures: Tensor, labels: Tensor, *, epochs: int = EPOCHS) -> None:
-    """Train with pictures mirrored and shifted by up to two pixels, AdamW and a one-cycle learning rate; seeded."""
+    """Train with every other picture mirrored, AdamW and a one-cycle learning rate; seeded."""
     draws, length = generator(SEED, "fashion-cnn"), len(labels) // BATCH
     optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=epochs * length)
@@ -37,8 +37,6 @@ def fit(network: nn.Module, pictures: Tensor, labels: Tensor, *, epochs: int = E
             order = torch.randperm(len(labels), generator=draws)
         rows = order[step % length * BATCH :][:BATCH]
         batch = torch.where(torch.rand(BATCH, 1, 1, 1, generator=draws) < 0.5, pictures[rows].flip(-1), pictures[rows])
-        dy, dx = torch.randint(-2, 3, (2,), generator=draws).tolist()
-        batch = F.pad(batch, (2, 2, 2, 2), value=-1.0)[:, :, 2 + dy : 30 + dy, 2 + dx : 30 + dx]
         loss = F.cross_entropy(network(batch)[1], labels[rows], label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()
