@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ditzoo.errors import OutputError
+from ditzoo.errors import DitzooError, OutputError
 
 
 @contextmanager
@@ -56,6 +58,16 @@ def write_text(path: Path, text: str) -> None:
         raise
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def claim(path: Path, holds: Mapping[str, Any], what: str, error: type[DitzooError]) -> None:
+    """Note in a file what a folder is being filled with; raise `error` with all that differs if it is something else already."""
+    if path.is_file():
+        held = json.loads(path.read_text(encoding="utf-8"))
+        differing = [f"{name} ({held.get(name)} there, {value} here)" for name, value in holds.items() if held.get(name) != value]
+        if differing:
+            raise error(f"'{path.parent}' holds {what}: {'; '.join(differing)}; choose another --out")
+    write_text(path, json.dumps(holds, indent=1) + "\n")
 
 
 def writable_folder(path: Path) -> Path:

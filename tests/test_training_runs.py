@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import os
 import random
 import signal
@@ -237,6 +238,24 @@ def test_validation_is_by_noise_level_and_the_same_each_time(recipe, zoo, tmp_pa
     assert all(torch.equal(a[name], b[name]) for name in a)
     with pytest.raises(SpecError, match="items=2 is fewer than bins=4; every bin needs one"):
         read_recipe(str(recipe), zoo, [validation[0].replace("items=16", "items=2")])
+
+
+def test_a_dry_run_tells_time_and_memory_and_leaves_nothing(recipe, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "ditzoo", "train", str(recipe), "--dry-run", "--json"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["hours"] == pytest.approx(told["seconds_per_step"] * 30 / 3600, abs=1e-3)
+    assert told["images_per_second"] == pytest.approx(12 / told["seconds_per_step"], rel=0.01)
+    assert told["epochs"] == pytest.approx(30 * 12 / 64, abs=0.01)
+    assert told["checkpoint_mb"] == pytest.approx(told["parameters"] * 16 / 1e6, abs=0.1)
+    assert told["peak_memory_mb"] > 50
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_log_tells_what_the_machine_does(recipe, zoo, tmp_path):

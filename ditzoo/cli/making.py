@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ditzoo.cli.options import json_option, lock_option, open_model, open_zoo, print_json, set_option
+from ditzoo.cli.options import json_option, lock_option, open_model, open_zoo, print_columns, print_json, set_option
 
 
 def add_to(group: click.Group) -> None:
@@ -73,9 +73,10 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the run. Default: runs/NAME.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the folder, or start if there is none.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+@click.option("--dry-run", is_flag=True, help="Make a few steps, tell the time and memory that the run would take, and leave nothing.")
 @set_option
 @json_option
-def train(recipe: str, out: Path | None, resume: bool, quiet: bool, settings: tuple[str, ...], as_json: bool) -> None:
+def train(recipe: str, out: Path | None, resume: bool, quiet: bool, dry_run: bool, settings: tuple[str, ...], as_json: bool) -> None:
     """Train by RECIPE: a TOML file, or the name of a recipe that ships.
 
     Runs in one process, or in several under 'accelerate launch -m ditzoo train RECIPE'.
@@ -83,6 +84,13 @@ def train(recipe: str, out: Path | None, resume: bool, quiet: bool, settings: tu
     from ditzoo.training.recipe import read_recipe
 
     declared = read_recipe(recipe, open_zoo(), settings)
+    if dry_run:
+        from ditzoo.training.rehearsal import rehearse
+
+        told = rehearse(declared)
+        if not int(os.environ.get("RANK", "0")):
+            print_json(told) if as_json else print_columns([(name.replace("_", " "), str(value)) for name, value in told.items()])
+        return
 
     from ditzoo.training.loop import train as follow
 

@@ -5,7 +5,6 @@ Picture i of a seed depends on (seed, i) alone and chunks are the protocol's, so
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ditzoo.checkpoints import open_file
 from ditzoo.errors import CheckpointError, EvaluationError
 from ditzoo.evaluation.protocol import Protocol
 from ditzoo.evaluation.report import report, write
-from ditzoo.files import writable_folder, write_text
+from ditzoo.files import claim, writable_folder
 from ditzoo.interfaces import Features, Seen
 from ditzoo.locks import spec_sha256
 from ditzoo.sampling import sample
@@ -51,7 +50,7 @@ def evaluate(
     state = PartialState()
     identity = identify(found, protocol, network, dtype)
     if state.is_main_process:
-        _claim(writable_folder(out), identity)
+        claim(writable_folder(out) / STATE_FILE, identity, "an evaluation of something else", EvaluationError)
     state.wait_for_everyone()
     todo = [(seed, first) for seed in protocol.seeds for first in range(0, protocol.count, protocol.chunk)]
     mine = [job for job in todo[state.process_index :: state.num_processes] if _chunk(out, *job) is None]
@@ -79,17 +78,6 @@ def identify(found: Found, protocol: Protocol, network: Features, dtype: str) ->
         "features": network.sha256,
         "dtype": dtype,
     }
-
-
-def _claim(out: Path, identity: dict[str, Any]) -> None:
-    """Note in the folder what is evaluated there; refuse a folder where something else is."""
-    path = out / STATE_FILE
-    if path.is_file():
-        held = json.loads(path.read_text(encoding="utf-8"))
-        differing = [f"{name} ({held.get(name)} there, {value} here)" for name, value in identity.items() if held.get(name) != value]
-        if differing:
-            raise EvaluationError(f"'{out}' holds an evaluation of something else: {'; '.join(differing)}; choose another --out")
-    write_text(path, json.dumps(identity, indent=2) + "\n")
 
 
 def _path(out: Path, seed: int, first: int) -> Path:

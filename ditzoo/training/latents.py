@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ditzoo.assemble import as_dtype
 from ditzoo.checkpoints import open_file
 from ditzoo.errors import CheckpointError, DataError, OutputError
-from ditzoo.files import writable_folder, write_text
+from ditzoo.files import claim, writable_folder, write_text
 from ditzoo.interfaces import Codec, Dataset
 from ditzoo.places import file_sha256
 from ditzoo.training.recipe import Recipe
@@ -42,7 +42,7 @@ def write_latents(recipe: Recipe, out: Path, *, flip: bool = False, dtype: str =
     }
     state = PartialState()
     if state.is_main_process:
-        _claim(writable_folder(out), plan)
+        claim(writable_folder(out) / PLAN_FILE, plan, "other latents", OutputError)
     state.wait_for_everyone()
     starts = list(range(0, len(dataset), SHARD))
     mine = [first for first in starts[state.process_index :: state.num_processes] if not _whole(out, first, len(dataset))]
@@ -57,16 +57,6 @@ def write_latents(recipe: Recipe, out: Path, *, flip: bool = False, dtype: str =
         meta["shards"] = {_path(out, first).name: file_sha256(_path(out, first)) for first in starts}
         write_text(out / META_FILE, json.dumps(meta, indent=1) + "\n")
     return meta
-
-
-def _claim(out: Path, plan: dict[str, Any]) -> None:
-    path = out / PLAN_FILE
-    if path.is_file():
-        held = json.loads(path.read_text(encoding="utf-8"))
-        differing = [f"{name} ({held.get(name)} there, {value} here)" for name, value in plan.items() if held.get(name) != value]
-        if differing:
-            raise OutputError(f"'{out}' holds other latents: {'; '.join(differing)}; choose another --out")
-    write_text(path, json.dumps(plan, indent=1) + "\n")
 
 
 def _path(out: Path, first: int) -> Path:
