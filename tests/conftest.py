@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny models, and other work may share the machine; processes of the tests add up alike with it
+
 import pluggy
 import pytest
 import torch
@@ -21,8 +23,6 @@ from strangers import two_stream, video
 from ditzoo.cli import main
 from ditzoo.hookspecs import GROUP
 from ditzoo.zoo import Zoo
-
-torch.set_num_threads(1)  # tiny models; and other work may share the machine
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,9 @@ import json
 import pickle
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -22,6 +24,13 @@ from ditzoo.weights import save_weights
 NAME = re.compile(r"checkpoint-(\d+)")
 
 
+class Window(NamedTuple):
+    """What has come since the last row of the log: the losses of each process, and how many steps were left out."""
+
+    losses: Sequence[Sequence[float]] = ()
+    skipped: int = 0
+
+
 def checkpoints(out: Path) -> list[Path]:
     """Return the whole checkpoints in a run's folder, oldest first."""
     found = [path for path in out.glob("checkpoint-*") if NAME.fullmatch(path.name) and (path / "state.json").is_file()]
@@ -34,12 +43,10 @@ def _step(path: Path) -> int:
     return int(match[1])
 
 
-def save_checkpoint(
-    out: Path, step: int, recipe: Recipe, module: nn.Module, ema: EMA, optimizer: Optimizer, window: list[list[float]]
-) -> Path:
+def save_checkpoint(out: Path, step: int, recipe: Recipe, module: nn.Module, ema: EMA, optimizer: Optimizer, window: Window) -> Path:
     """Write everything that the rest of the run depends on; the random numbers depend on (seed, step) alone.
 
-    `window` are the losses since the last row of the log, a list a process: a resumed log goes on without a seam.
+    `window` is what the log's next row is made of: with it a resumed log goes on without a seam.
     """
     path = out / f"checkpoint-{step}"
     for left in out.glob(".checkpoint-*.tmp"):  # of a run that was killed while it wrote
@@ -51,7 +58,7 @@ def save_checkpoint(
             save_weights(module, aside / "model.safetensors")
             save_weights(ema.state(), aside / "ema.safetensors")
             torch.save(optimizer.state_dict(), aside / "optimizer.pt")
-            state = {"step": step, "recipe": json.loads(recipe.model_dump_json()), "window": window}
+            state = {"step": step, "recipe": json.loads(recipe.model_dump_json()), "window": window._asdict()}
             (aside / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     except OSError as error:
         last = checkpoints(out)[-1:]
@@ -61,7 +68,7 @@ def save_checkpoint(
     return path
 
 
-def load_checkpoint(path: Path, recipe: Recipe, module: nn.Module, ema: EMA, optimizer: Optimizer) -> tuple[int, list[list[float]]]:
+def load_checkpoint(path: Path, recipe: Recipe, module: nn.Module, ema: EMA, optimizer: Optimizer) -> tuple[int, Window]:
     """Load a checkpoint into what is given; return its step and loss window. Refuse one that another recipe made."""
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
@@ -76,4 +83,4 @@ def load_checkpoint(path: Path, recipe: Recipe, module: nn.Module, ema: EMA, opt
     module.load_state_dict(open_file(path / "model.safetensors").tensors)
     ema.load(open_file(path / "ema.safetensors").tensors)
     optimizer.load_state_dict(optimizer_state)
-    return int(state["step"]), state.get("window", [])
+    return int(state["step"]), Window(**state["window"]) if "window" in state else Window()

@@ -18,7 +18,7 @@ from ditzoo.grid import save_grid
 from ditzoo.interfaces import Dataset
 from ditzoo.noise import generator
 from ditzoo.sampling import sample
-from ditzoo.training.checkpoint import save_checkpoint
+from ditzoo.training.checkpoint import Window, save_checkpoint
 from ditzoo.training.data import Order, batches
 from ditzoo.training.ema import EMA
 from ditzoo.training.log import Log
@@ -53,13 +53,13 @@ class Run:
         self.main, self.coded = accelerator.is_main_process, getattr(dataset, "coded", False)
         self.done, self.losses, self.skipped, self.in_a_row = 0, list[Tensor](), 0, 0
 
-    def resume(self, step: int, window: list[list[float]]) -> None:
-        """Go on after a step, with the losses since the last row of the log; other processes than wrote them share their mean."""
-        self.done = step
-        if len(window) == self.accelerator.num_processes:
-            own = window[self.accelerator.process_index]
+    def resume(self, step: int, window: Window) -> None:
+        """Go on after a step, with what came since the last row of the log; other processes than wrote the losses share their mean."""
+        self.done, self.skipped = step, window.skipped
+        if len(window.losses) == self.accelerator.num_processes:
+            own = window.losses[self.accelerator.process_index]
         else:
-            own = [sum(losses) / len(losses) for losses in zip(*window, strict=True)]
+            own = [sum(losses) / len(losses) for losses in zip(*window.losses, strict=True)]
         self.losses = [torch.tensor(loss, device=self.accelerator.device) for loss in own]
 
     def batches(self) -> Any:
@@ -169,12 +169,12 @@ class Run:
 
     def checkpoint(self) -> None:
         """Write a checkpoint, with every process' losses since the last row of the log."""
-        window: list[list[float]] = [[]] * self.accelerator.num_processes
+        held: list[list[float]] = [[]] * self.accelerator.num_processes
         if self.losses:
-            held: Any = self.accelerator.gather(torch.stack(self.losses)[None])
-            window = held.double().cpu().tolist()
+            gathered: Any = self.accelerator.gather(torch.stack(self.losses)[None])
+            held = gathered.double().cpu().tolist()
         if self.main:
-            save_checkpoint(self.out, self.done, self.recipe, self.module, self.ema, self.optimizer.optimizer, window)
+            save_checkpoint(self.out, self.done, self.recipe, self.module, self.ema, self.optimizer.optimizer, Window(held, self.skipped))
 
     def validate(self) -> None:
         """Write the averaged weights' loss on held-out pictures, by noise level."""
