@@ -5,7 +5,6 @@ A saved model is a folder with `ditzoo.json` (the spec), `model.safetensors` or 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -36,20 +35,12 @@ class Model(nn.Module):
         width = spec.backbone.width
         self.backbone: Backbone = spec.backbone.build(spec.conditioning.build(width))
         self.prompt: Prompt = spec.prompt.build(width)
-        self.segments = 0  # in training: parts of the blocks whose activations are computed anew in the backward pass
 
     def forward(self, x: Tensor, t: Tensor, items: Any) -> Tensor:
         """Return the native prediction at latents x (B, C, *S), model times t (B,) and prompt items."""
         cond: Cond = self.prompt.encode(items)
-        if not self.segments or not torch.is_grad_enabled():
-            return self.backbone(x, t, cond)
-        from torch.utils.checkpoint import checkpoint
-
-        depth, stream = self.backbone.depth, self.backbone.begin(x, t, cond)
-        marks = [depth * part // self.segments for part in range(self.segments + 1)]
-        for lo, hi in itertools.pairwise(marks):
-            stream = checkpoint(self.backbone.run, stream, lo, hi, use_reentrant=False)
-        return self.backbone.head(stream)
+        prediction: Tensor = self.backbone(x, t, cond)
+        return prediction
 
     @property
     def device(self) -> torch.device:

@@ -53,7 +53,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all; raise `OutputError` if it cannot be written."""
     try:
         with replacing(path) as aside:
-            aside.write_text(text, encoding="utf-8")
+            aside.write_text(text, encoding="utf-8", newline="")  # a csv's line ends stay as they are
     except OutputError:
         raise
     except OSError as error:

@@ -67,7 +67,7 @@ class Residual(NamedTuple):
 class Stream:
     """What flows between the blocks of a backbone. Blocks return a new stream with `tokens` (and `context`) changed."""
 
-    tokens: Tensor  # (B, N, D)
+    tokens: Tensor  # (B, N, D); those of the grid first
     time: Tensor  # (B, D) embedded time
     cond: Cond
     grid: tuple[int, ...]  # tokens on each latent axis
@@ -282,10 +282,11 @@ class Codec(ABC):
 
 
 class Seen(NamedTuple):
-    """What a feature network sees in pictures: features, and class scores if it has any."""
+    """What a feature network sees in pictures: features, class scores if it has any, and features by place if it has them."""
 
     features: Tensor  # (B, D) fp32
     logits: Tensor | None  # (B, K) fp32
+    patches: Tensor | None = None  # (B, F, *grid) fp32
 
 
 class Features(ABC):
@@ -296,6 +297,19 @@ class Features(ABC):
     @abstractmethod
     def see(self, pixels: Tensor) -> Seen:
         """Look at pixels (B, 3 or 1, *S) in [-1, 1]."""
+
+
+class Loss(nn.Module, ABC):
+    """An extra term of the training loss that looks into the backbone after block `depth`.
+
+    Its parameters are trained with the model, kept in checkpoints, and no part of the finished model.
+    """
+
+    depth: int
+
+    @abstractmethod
+    def forward(self, stream: Stream, pixels: Tensor) -> Tensor:
+        """Return the term of each row (B,), from the stream after `depth` blocks and the clean pictures (B, C, *S) in [-1, 1]."""
 
 
 class Dataset(Protocol):

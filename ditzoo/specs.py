@@ -18,7 +18,8 @@ from pydantic_core import PydanticCustomError
 from ditzoo.errors import listed, suggest
 
 if TYPE_CHECKING:
-    from ditzoo.interfaces import Backbone, Codec, Conditioning, Dataset, Features, Prompt, Sampler, Schedule
+    from ditzoo.interfaces import Backbone, Codec, Conditioning, Dataset, Features, Loss, Prompt, Sampler, Schedule
+    from ditzoo.model_spec import ModelSpec
     from ditzoo.zoo import Zoo
 
 Positive = Annotated[int, Field(gt=0)]
@@ -253,6 +254,22 @@ class FeaturesSpec(Part):
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
 
 
+class LossSpec(Part):
+    """An extra term of the training loss, which looks into the backbone after block `depth` and weighs `weight`."""
+
+    slot: ClassVar[str] = "loss"
+
+    weight: float = Field(1.0, gt=0)
+    depth: Positive
+
+    def check(self, model: ModelSpec) -> str | None:
+        """Say why this term cannot be had of such a model and what to do, or return None if it can."""
+        return None
+
+    def build(self, model: ModelSpec) -> Loss:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
 def _from_zoo(slot: type[Part]) -> Callable[[Any, Any], Any]:
     def resolve(value: Any, info: Any) -> Any:
         if isinstance(value, slot):
@@ -275,10 +292,21 @@ SamplerSlot = Annotated[SerializeAsAny[SamplerSpec], BeforeValidator(_from_zoo(S
 CodecSlot = Annotated[SerializeAsAny[CodecSpec], BeforeValidator(_from_zoo(CodecSpec))]
 DatasetSlot = Annotated[SerializeAsAny[DatasetSpec], BeforeValidator(_from_zoo(DatasetSpec))]
 FeaturesSlot = Annotated[SerializeAsAny[FeaturesSpec], BeforeValidator(_from_zoo(FeaturesSpec))]
+LossSlot = Annotated[SerializeAsAny[LossSpec], BeforeValidator(_from_zoo(LossSpec))]
 
 SLOTS: dict[str, type[Part]] = {
     base.slot: base
-    for base in (BackboneSpec, ConditioningSpec, PromptSpec, ScheduleSpec, SamplerSpec, CodecSpec, DatasetSpec, FeaturesSpec)
+    for base in (
+        BackboneSpec,
+        ConditioningSpec,
+        PromptSpec,
+        ScheduleSpec,
+        SamplerSpec,
+        CodecSpec,
+        DatasetSpec,
+        FeaturesSpec,
+        LossSpec,
+    )
 }
 
 

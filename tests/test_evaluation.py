@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 from conftest import refused, run_ditzoo, tiny
+from runs import launched
 
 import ditzoo
 from ditzoo.assemble import build
@@ -100,9 +101,8 @@ def test_killed_midway_it_goes_on_and_gives_the_same_numbers(model, protocol, zo
 
 def test_two_processes_give_the_numbers_of_one(model, protocol, zoo, tmp_path):
     whole = measured(model, protocol, zoo, tmp_path / "one")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"]
-    words = ["-m", "ditzoo", "eval", model, "--protocol", str(protocol), "--out", str(tmp_path / "two")]
-    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    words = ["eval", model, "--protocol", str(protocol), "--out", str(tmp_path / "two")]
+    done = subprocess.run([*launched(2), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "two" / "report.json").read_text()) == json.loads(json.dumps(whole))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 
 import pytest
 import torch
 from conftest import run_ditzoo
+from runs import launched
 from safetensors.torch import load_file
 
 from ditzoo.errors import DataError, DitzooError, OutputError
@@ -58,17 +58,14 @@ def test_cut_off_it_goes_on_and_two_processes_write_the_same(recipe, declared, t
     kept = (tmp_path / "cut" / "00000000.safetensors").stat().st_mtime_ns
     assert write_latents(declared, tmp_path / "cut") == whole
     assert (tmp_path / "cut" / "00000000.safetensors").stat().st_mtime_ns == kept
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"]
     words = [
-        "-m",
-        "ditzoo",
         "latents",
         str(recipe),
         "--out",
         str(tmp_path / "two"),
         *(word for setting in SCALED for word in ("--set", setting)),
     ]
-    done = subprocess.run([*launch, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run([*launched(2), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     made = json.loads((tmp_path / "two" / "latents.json").read_text())
     assert made["count"] == 64

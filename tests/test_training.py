@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import run_ditzoo, tiny, wake
 from PIL import Image
+from runs import launched
 
 from ditzoo.assemble import build
 from ditzoo.errors import CheckpointError, DataError, OutputError, TrainingError
@@ -47,29 +47,7 @@ def test_it_learns_and_leaves_what_a_user_expects(unbroken):
 
 def test_two_processes_train_as_one(recipe, unbroken, tmp_path):
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "accelerate.commands.launch",
-            "--cpu",
-            "--main_process_port",
-            "0",
-            "--num_processes",
-            "2",
-            "--num_machines",
-            "1",
-            "--mixed_precision",
-            "no",
-            "--dynamo_backend",
-            "no",
-            "-m",
-            "ditzoo",
-            "train",
-            str(recipe),
-            "--out",
-            str(tmp_path),
-            "--quiet",
-        ],
+        [*launched(2), "train", str(recipe), "--out", str(tmp_path), "--quiet"],
         capture_output=True,
         text=True,
         timeout=300,
@@ -142,7 +120,7 @@ def test_ema_is_the_recursion_and_steps_aside_again():
     with torch.no_grad():
         module.weight.add_(1.0)
     warm.update(module, 1)
-    torch.testing.assert_close(warm.state()["weight"], own + 9 / 11)  # decay (1 + 1) / (10 + 1)
+    torch.testing.assert_close(warm.average["weight"], own + 9 / 11)  # decay (1 + 1) / (10 + 1)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "flow"])

@@ -11,11 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny, wake
+from runs import SEAMS, SKIPS, command, deciding, same, same_end, started
 from safetensors.torch import load_file
 
 from ditzoo.assemble import build
@@ -25,39 +25,7 @@ from ditzoo.training.loop import prepare, train
 from ditzoo.training.loss import Draws, diffusion_loss
 from ditzoo.training.objective import drawn_times, weights
 from ditzoo.training.recipe import Objective, read_recipe
-
-# rows of the log that do not end where checkpoints do; and some steps that are left out
-SEAMS = ["length.steps=60", "output.log_every=7", "output.checkpoint_every=5", "output.keep=20"]
-SKIPS = [*SEAMS, "optimizer.skip_above=0.33", "optimizer.max_skipped=20"]
-
-
-def command(recipe, out, *settings, processes=1):
-    launch = [
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--main_process_port",
-        "0",
-        "--num_processes",
-        str(processes),
-        "--num_machines",
-        "1",
-    ]
-    launched = [*launch, "--mixed_precision", "no", "--dynamo_backend", "no"] if processes > 1 else []
-    words = ["-m", "ditzoo", "train", str(recipe), "--out", str(out), "--resume", "--quiet"]
-    return [sys.executable, *launched, *words, *(word for setting in settings for word in ("--set", setting))]
-
-
-def deciding(folder: Path) -> list[dict[str, str]]:
-    with (folder / "log.csv").open() as file:
-        return [{name: row[name] for name in ("step", "epoch", "loss", "lr", "grad_norm", "skipped")} for row in csv.DictReader(file)]
-
-
-def same(a: Path, b: Path) -> None:
-    for file in ("model/model.safetensors", "checkpoint-60/model.safetensors", "checkpoint-60/ema.safetensors"):
-        ours, theirs = load_file(a / file), load_file(b / file)
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), file
-    assert deciding(a) == deciding(b)
+from ditzoo.training.trainee import Trainee
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +35,6 @@ def unbroken(recipe, tmp_path_factory):
         folders[processes] = tmp_path_factory.mktemp(f"unbroken{processes}")
         subprocess.run(command(recipe, folders[processes], *SKIPS, processes=processes), check=True, capture_output=True)
     return folders
-
-
-def started(recipe, out, processes, after, settings=SKIPS):
-    """Start or resume a run and return it once so many checkpoints are there."""
-    running = subprocess.Popen(
-        command(recipe, out, *settings, processes=processes),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    deadline = time.monotonic() + 120
-    while len(list(out.glob("checkpoint-*/state.json"))) < after and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    return running
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -116,32 +70,28 @@ def test_sigterm_ends_with_a_checkpoint_and_zero(recipe, unbroken, tmp_path):
 def test_a_checkpoint_of_two_processes_goes_on_in_one_and_the_other_way(recipe, tmp_path):
     whole = tmp_path / "whole"
     subprocess.run(command(recipe, whole, *SEAMS), check=True, capture_output=True)
-    end = load_file(whole / "model" / "model.safetensors")
     for first, then in ((2, 1), (1, 2)):
         out = tmp_path / f"from{first}"
         running = started(recipe, out, first, after=5, settings=SEAMS)
         os.killpg(running.pid, signal.SIGKILL)
         running.communicate()
         subprocess.run(command(recipe, out, *SEAMS, processes=then), check=True, capture_output=True)
-        found = load_file(out / "model" / "model.safetensors")
-        for name, tensor in found.items():
-            assert (tensor - end[name]).abs().max() < 2e-3 * max(1e-2, float(tensor.abs().max())), name  # summed in another order
-        assert [float(row["loss"]) for row in deciding(out)] == pytest.approx([float(row["loss"]) for row in deciding(whole)], rel=1e-3)
+        same_end(out, whole)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(recipe, zoo, tmp_path, monkeypatch):
     from ditzoo.errors import OutputError
     from ditzoo.training import checkpoint
 
-    kept = torch.save
+    kept = checkpoint.save_weights
     calls = itertools.count()
 
     def full(*words, **named):
-        if next(calls) == 2:
+        if next(calls) == 8:  # the moments of the third checkpoint
             raise OSError(28, "No space left on device")
         return kept(*words, **named)
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    monkeypatch.setattr(checkpoint, "save_weights", full)
     with pytest.raises(
         OutputError, match=r"cannot write .*checkpoint-15: .*No space left on device; the last whole checkpoint is .*checkpoint-10"
     ):
@@ -168,9 +118,8 @@ def test_activations_computed_anew_give_the_same_gradients(zoo):
     x, t = torch.randn(2, 3, 8, 8), torch.tensor([100.0, 700.0])
     found = []
     for segments in (0, 1, 2, 3):
-        model.segments = segments
         model.zero_grad()
-        model(x, t, [1, 2]).square().mean().backward()
+        Trainee(model, segments=segments)(x, t, [1, 2])[0].square().mean().backward()
         found.append({name: p.grad.clone() for name, p in model.named_parameters()})
     assert all(torch.equal(found[0][name], other[name]) for other in found[1:] for name in found[0])
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,6 +21,7 @@ from ditzoo.evaluation.report import report, write
 from ditzoo.files import claim, writable_folder
 from ditzoo.interfaces import Features, Seen
 from ditzoo.locks import spec_sha256
+from ditzoo.processes import processes
 from ditzoo.sampling import sample
 from ditzoo.sources import Found
 from ditzoo.weights import save_weights
@@ -47,7 +47,7 @@ def evaluate(
     found = found.opened()
     protocol.check(found.spec)
     network = protocol.features.build()
-    state = PartialState()
+    state = processes()
     identity = identify(found, protocol, network, dtype)
     if state.is_main_process:
         claim(writable_folder(out) / STATE_FILE, identity, "an evaluation of something else", EvaluationError)

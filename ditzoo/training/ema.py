@@ -1,12 +1,14 @@
-"""An exponential moving average of a module's parameters, kept in fp32 beside them."""
+"""An exponential moving average of a module's parameters, kept in fp32 beside them; shared out where they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from ditzoo.training.sharding import placed, share
 
 
 class EMA:
@@ -18,28 +20,25 @@ class EMA:
 
     def __init__(self, module: nn.Module, decay: float, *, warmup: bool = True) -> None:
         self.decay, self.warmup = decay, warmup
-        self.names = [name for name, _ in module.named_parameters()]
-        self.average = [p.detach().clone().float() for p in module.parameters()]
+        self.average = {name: p.detach().clone().float() for name, p in module.named_parameters()}
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-        torch._foreach_lerp_(self.average, [p.detach().float() for p in module.parameters()], 1 - decay)
-
-    def state(self) -> dict[str, Tensor]:
-        return dict(zip(self.names, self.average, strict=True))
+        own = [share(average) for average in self.average.values()]
+        torch._foreach_lerp_(own, [share(p.detach()).float() for p in module.parameters()], 1 - decay)
 
     @torch.no_grad()
-    def load(self, state: dict[str, Tensor]) -> None:
-        for name, average in zip(self.names, self.average, strict=True):
-            average.copy_(state[name])
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        for name, average in self.average.items():
+            average.copy_(placed(state[name].float(), average))
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
-        """Run a block of code with the averages as the module's parameters."""
+        """Run a block of code with the averages as the parameters of a module that is not sharded."""
         kept = [p.data for p in module.parameters()]
         try:
-            for p, average in zip(module.parameters(), self.average, strict=True):
+            for p, average in zip(module.parameters(), self.average.values(), strict=True):
                 p.data = average.to(p.dtype)
             yield
         finally:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
@@ -17,6 +16,7 @@ from ditzoo.errors import CheckpointError, DataError, OutputError
 from ditzoo.files import claim, writable_folder, write_text
 from ditzoo.interfaces import Codec, Dataset
 from ditzoo.places import file_sha256
+from ditzoo.processes import processes
 from ditzoo.training.recipe import Recipe
 from ditzoo.weights import save_weights
 
@@ -40,7 +40,7 @@ def write_latents(recipe: Recipe, out: Path, *, flip: bool = False, dtype: str =
         "flip": flip,
         "dtype": dtype,
     }
-    state = PartialState()
+    state = processes()
     if state.is_main_process:
         claim(writable_folder(out) / PLAN_FILE, plan, "other latents", OutputError)
     state.wait_for_everyone()

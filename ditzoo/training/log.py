@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
-from ditzoo.errors import OutputError, TrainingError
+from ditzoo.errors import TrainingError
+from ditzoo.files import write_text
 
-COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm", "skipped", "images_per_second", "gflops", "mfu", "memory_mb", "seconds")
+BEFORE, AFTER = ("step", "epoch"), ("lr", "grad_norm", "skipped", "images_per_second", "gflops", "mfu", "memory_mb", "seconds")
 
 
 class Log:
-    """Rows of `COLUMNS` in log.csv. Rows after `step` that an interrupted run left behind are dropped."""
+    """Rows in log.csv, with a column for each of `losses`. Rows after `step` that an interrupted run left behind are dropped."""
 
-    def __init__(self, folder: Path, *, step: int, steps: int, tensorboard: bool, quiet: bool) -> None:
+    def __init__(self, folder: Path, losses: Sequence[str], *, step: int, steps: int, tensorboard: bool, quiet: bool) -> None:
         self.path = folder / "log.csv"
+        self.columns = (*BEFORE, *losses, *AFTER)
         kept = [row for row in self._rows() if int(row["step"]) <= step]
         self.seconds = float(kept[-1]["seconds"]) if kept else 0.0
-        try:
-            self.file = self.path.open("w", newline="", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
-        self.writer = csv.DictWriter(self.file, COLUMNS)
-        self.writer.writeheader()
-        self.writer.writerows(kept)
-        self.file.flush()
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(kept)
+        write_text(self.path, text.getvalue())
+        self.file = self.path.open("a", newline="", encoding="utf-8")
+        self.writer = csv.DictWriter(self.file, self.columns)
         self.bar = tqdm(total=steps, initial=step, unit="step", file=sys.stderr, disable=True if quiet else None)
         self.board: Any = None
         if tensorboard:
@@ -44,7 +47,7 @@ class Log:
         if not self.path.is_file():
             return []
         with self.path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if all(row.get(name) for name in COLUMNS)]
+            return [row for row in csv.DictReader(file) if all(row.get(name) for name in self.columns)]
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Add a row; `seconds` since the last one become those since the run began."""

@@ -8,23 +8,25 @@ and resumed ends with the weights of an unbroken one.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 
-from ditzoo.assemble import build
+from ditzoo.assemble import Model, build
 from ditzoo.errors import DataError, OutputError, TrainingError
 from ditzoo.files import writable_folder, write_text
-from ditzoo.interfaces import Dataset
+from ditzoo.interfaces import Dataset, Loss
 from ditzoo.noise import derived_seed
+from ditzoo.processes import on_cpu, processes
 from ditzoo.specs import DatasetSpec
 from ditzoo.training.checkpoint import checkpoints, load_checkpoint
 from ditzoo.training.ema import EMA
 from ditzoo.training.recipe import Recipe
 from ditzoo.training.run import Run
+from ditzoo.training.sharding import shard
+from ditzoo.training.trainee import Trainee
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = False) -> Path:
@@ -39,14 +41,13 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = Fals
     run = prepare(recipe, out)
     last = checkpoints(out)[-1:]
     if last:
-        run.resume(*load_checkpoint(last[0], recipe, run.module, run.ema, run.optimizer.optimizer))
+        run.resume(*load_checkpoint(last[0], recipe, run.trainee, run.ema, run.optimizer.optimizer))
     if run.main:
         write_text(out / "recipe.json", recipe.model_dump_json(indent=2) + "\n")
     run.follow(quiet=quiet or not run.main)
-    if run.main:
-        with run.ema.applied(run.module):
-            run.module.save_pretrained(out / "model")
-    run.accelerator.wait_for_everyone()
+    with run.averaged() as model:
+        if model is not None:
+            model.save_pretrained(out / "model")
     run.accelerator.end_training()
     return out / "model"
 
@@ -56,8 +57,9 @@ def prepare(recipe: Recipe, out: Path) -> Run:
     dataset = opened(recipe, recipe.data)
     held_out = opened(recipe, recipe.validation.data) if recipe.validation else None
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    processes()
     accelerator = Accelerator(
-        mixed_precision=recipe.length.mixed_precision, dataloader_config=DataLoaderConfiguration(use_seedable_sampler=False)
+        cpu=on_cpu(), mixed_precision=recipe.length.mixed_precision, dataloader_config=DataLoaderConfiguration(use_seedable_sampler=False)
     )
     share = recipe.length.batch_size // recipe.length.accumulate
     if share % accelerator.num_processes:
@@ -65,16 +67,28 @@ def prepare(recipe: Recipe, out: Path) -> Run:
             f"batch_size={recipe.length.batch_size} in {recipe.length.accumulate} portions does not divide among "
             f"{accelerator.num_processes} processes; choose a multiple of {accelerator.num_processes * recipe.length.accumulate}"
         )
-    module = build(recipe.model, seed=derived_seed(recipe.seed, "init")).train()
-    module.segments = recipe.length.segments
+    trainee = Trainee(*made(recipe), recipe.length.segments).to(accelerator.device).train()
+    if recipe.length.compile:
+        for block in trainee.model.backbone.blocks:
+            block.compile()
+    sharded = recipe.length.shard and accelerator.num_processes > 1
+    if sharded:
+        shard(trainee, accelerator.device.type)
     settings = recipe.optimizer
-    optimizer: Any = torch.optim.AdamW(
-        module.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+    optimizer = accelerator.prepare_optimizer(
+        torch.optim.AdamW(trainee.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
     )
-    model, optimizer = accelerator.prepare(module, optimizer)
-    module = accelerator.unwrap_model(model)
-    ema = EMA(module, recipe.length.ema, warmup=recipe.length.ema_warmup)
-    return Run(recipe, out, accelerator, model, module, optimizer, ema, dataset, held_out)
+    wrapped = trainee if sharded else accelerator.prepare_model(trainee)
+    ema = EMA(trainee.model, recipe.length.ema, warmup=recipe.length.ema_warmup)
+    return Run(recipe, out, accelerator, wrapped, trainee, optimizer, ema, dataset, held_out)
+
+
+def made(recipe: Recipe) -> tuple[Model, list[Loss]]:
+    """Build the model and the extra losses, with the weights that the recipe's seed gives them."""
+    model = build(recipe.model, seed=derived_seed(recipe.seed, "init"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(recipe.seed, "losses"))
+        return model, [loss.build(recipe.model) for loss in recipe.losses]
 
 
 def opened(recipe: Recipe, data: DatasetSpec) -> Dataset:

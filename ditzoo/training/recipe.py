@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ditzoo.catalogue import override, read_toml
 from ditzoo.errors import SpecError, UnknownNameError, listed, suggest
 from ditzoo.model_spec import ModelSpec
-from ditzoo.specs import DatasetSlot, DatasetSpec, Positive, Spec, shape
+from ditzoo.specs import DatasetSlot, DatasetSpec, LossSlot, Positive, Spec, shape
 from ditzoo.zoo import Zoo
 
 
@@ -95,6 +95,8 @@ class Length(Spec):
     ema_warmup: bool = True
     segments: int = Field(0, ge=0, description="parts of the blocks whose activations are computed anew in the backward pass; 0 keeps all")
     workers: int = Field(0, ge=0)
+    shard: bool = Field(False, description="FSDP2: each process keeps a share of weights, gradients, moments and averages")
+    compile: bool = Field(False, description="torch.compile, block by block")
 
     @model_validator(mode="after")
     def _whole(self) -> Length:
@@ -122,6 +124,7 @@ class Recipe(Spec):
     model: Annotated[ModelSpec, BeforeValidator(_named_model)]
     data: DatasetSlot
     objective: Objective = Objective()
+    losses: tuple[LossSlot, ...] = ()
     optimizer: Optimizer = Optimizer()
     length: Length
     validation: Validation | None = None
@@ -133,6 +136,18 @@ class Recipe(Spec):
         self._fits(self.data)
         if self.validation is not None:
             self._fits(self.validation.data)
+        return self
+
+    @model_validator(mode="after")
+    def _losses_fit_model(self) -> Recipe:
+        for loss in self.losses:
+            problem = loss.check(self.model)
+            if loss.depth > self.model.backbone.depth:
+                problem = f"depth={loss.depth} is beyond backbone.depth={self.model.backbone.depth}"
+            if self.data.coded_by is not None:
+                problem = f"it looks at pictures, and data '{self.data.kind}' holds latents; train from the pictures"
+            if problem:
+                raise ValueError(f"loss '{loss.kind}': {problem}")
         return self
 
     def _fits(self, data: DatasetSpec) -> None:
@@ -177,6 +192,8 @@ BESIDE = (
     "validation",
     "length.workers",
     "length.segments",
+    "length.shard",
+    "length.compile",
     "model.card",
     "model.aliases",
     "model.sampler",

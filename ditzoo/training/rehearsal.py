@@ -39,7 +39,7 @@ def rehearse(recipe: Recipe) -> dict[str, Any]:
                 f"a step of batch_size={recipe.length.batch_size} does not fit into memory ({str(error).splitlines()[0]}); raise "
                 f"length.accumulate, or set length.segments to compute activations anew"
             ) from error
-        parameters = sum(p.numel() for p in run.module.parameters())
+        parameters = sum(p.numel() for p in run.trainee.parameters())
         step = statistics.median(seconds[1:] or seconds)
         return {
             "parameters": parameters,

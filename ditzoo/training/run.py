@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
-from ditzoo.assemble import Model
+from ditzoo.assemble import Model, build
 from ditzoo.errors import TrainingError
 from ditzoo.grid import save_grid
 from ditzoo.interfaces import Dataset
@@ -26,7 +28,9 @@ from ditzoo.training.loss import Draws, diffusion_loss
 from ditzoo.training.meter import Meter
 from ditzoo.training.objective import drawn_times
 from ditzoo.training.recipe import Recipe
+from ditzoo.training.sharding import is_sharded, whole
 from ditzoo.training.stopping import Stop
+from ditzoo.training.trainee import Trainee
 from ditzoo.training.validation import by_level, note
 
 
@@ -38,20 +42,22 @@ class Run:
         recipe: Recipe,
         out: Path,
         accelerator: Accelerator,
-        model: Any,
-        module: Model,
+        wrapped: Any,
+        trainee: Trainee,
         optimizer: Any,
         ema: EMA,
         dataset: Dataset,
         held_out: Dataset | None,
     ) -> None:
         self.recipe, self.out, self.accelerator = recipe, out, accelerator
-        self.model, self.module, self.optimizer, self.ema = model, module, optimizer, ema
+        self.wrapped, self.trainee, self.optimizer, self.ema = wrapped, trainee, optimizer, ema
+        self.sharded = is_sharded(trainee)
         self.dataset, self.held_out = dataset, held_out
         self.schedule, self.codec = recipe.model.schedule.build(), recipe.model.codec.build()
         self.portion = recipe.length.batch_size // accelerator.num_processes
         self.main, self.coded = accelerator.is_main_process, getattr(dataset, "coded", False)
-        self.done, self.losses, self.skipped, self.in_a_row = 0, list[Tensor](), 0, 0
+        self.columns = ["loss", *(f"loss_{loss.kind}" for loss in recipe.losses)]
+        self.done, self.losses, self.skipped, self.in_a_row = 0, list[Tensor](), 0, 0  # losses: a row of `columns` a step
 
     def resume(self, step: int, window: Window) -> None:
         """Go on after a step, with what came since the last row of the log; other processes than wrote the losses share their mean."""
@@ -59,8 +65,8 @@ class Run:
         if len(window.losses) == self.accelerator.num_processes:
             own = window.losses[self.accelerator.process_index]
         else:
-            own = [sum(losses) / len(losses) for losses in zip(*window.losses, strict=True)]
-        self.losses = [torch.tensor(loss, device=self.accelerator.device) for loss in own]
+            own = torch.tensor(window.losses).mean(0).tolist()
+        self.losses = [torch.tensor(row, device=self.accelerator.device) for row in own]
 
     def batches(self) -> Any:
         """Yield the batches of the steps that are left, this process' rows."""
@@ -71,7 +77,9 @@ class Run:
     def follow(self, *, quiet: bool) -> None:
         """Make the steps that are left. SIGTERM ends the run after a step with a checkpoint, as `SystemExit(0)`."""
         length, output = self.recipe.length, self.recipe.output
-        log = Log(self.out, step=self.done, steps=length.steps, tensorboard=output.tensorboard, quiet=quiet) if self.main else None
+        log = None
+        if self.main:
+            log = Log(self.out, self.columns, step=self.done, steps=length.steps, tensorboard=output.tensorboard, quiet=quiet)
         meter = Meter(self.recipe, self.accelerator, self.done) if self.main else None
         with log or nullcontext(), Stop(self.accelerator) as stop:
             for pixels, items in self.batches():
@@ -81,19 +89,17 @@ class Run:
                 if log is not None:
                     log.bar.update()
                 if self.done % output.log_every == 0 or ended:
-                    mean = self.mean()
+                    means = self.means()
                     if log is not None and meter is not None:
                         epoch = self.done * length.batch_size / len(self.dataset)
-                        log.write(
-                            self.done,
-                            {"epoch": epoch, "loss": mean, "lr": lr, "grad_norm": norm, "skipped": self.skipped} | meter.read(self.done),
-                        )
+                        beside = {"lr": lr, "grad_norm": norm, "skipped": self.skipped}
+                        log.write(self.done, {"epoch": epoch} | means | beside | meter.read(self.done))
                     self.losses, self.skipped = [], 0
                 if (self.done % output.checkpoint_every == 0 or ended or stopped) and not self.in_a_row:
                     self.checkpoint()  # while steps are left out the weights may be past saving, and the last checkpoint is not
                 if self.recipe.validation and (self.done % self.recipe.validation.every == 0 or ended):
                     self.validate()
-                if self.main and output.sample_every and (self.done % output.sample_every == 0 or ended):
+                if output.sample_every and (self.done % output.sample_every == 0 or ended):
                     self.draw()
                 if stopped and not ended:
                     if self.main:
@@ -110,29 +116,23 @@ class Run:
         lr = recipe.optimizer.lr * recipe.optimizer.factor(step, recipe.length.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        latents = pixels.to(accelerator.device)
-        if not self.coded:
-            latents = self.codec.encode(latents)
+        pixels = pixels.to(accelerator.device)
+        latents = pixels if self.coded else self.codec.encode(pixels)
         draws = self.draws(step, latents)
-        portions = recipe.length.accumulate
-        rows = len(latents) // portions
-        total = latents.new_zeros(())
-        for portion in range(portions):
-            part = slice(portion * rows, (portion + 1) * rows)
-            final = portion == portions - 1
-            with nullcontext() if final else accelerator.no_sync(self.model), accelerator.autocast():
-                own = draws.rows(part, latents.device)
-                loss = (
-                    diffusion_loss(self.module, self.model, self.schedule, latents[part], items[part], own, recipe.objective).mean()
-                    / portions
-                )
-            accelerator.backward(loss)
-            total += loss.detach()
-        norm = float(accelerator.clip_grad_norm_(self.model.parameters(), recipe.optimizer.clip_norm or float("inf")))
+        rows = len(latents) // recipe.length.accumulate
+        totals = latents.new_zeros(len(self.columns))
+        for first in range(0, len(latents), rows):
+            part = slice(first, first + rows)
+            with self.apart(final=part.stop == len(latents)), accelerator.autocast():
+                losses = self.losses_of(latents[part], pixels[part], items[part], draws.rows(part, latents.device))
+                losses = losses / recipe.length.accumulate
+            accelerator.backward(losses[0])
+            totals += losses.detach()
+        norm = float(whole(accelerator.clip_grad_norm_(self.wrapped.parameters(), recipe.optimizer.clip_norm or float("inf"))))
         if math.isfinite(norm) and norm <= (recipe.optimizer.skip_above or float("inf")):
             self.optimizer.step()
-            self.ema.update(self.module, step + 1)
-            self.losses.append(total)
+            self.ema.update(self.trainee.model, step + 1)
+            self.losses.append(totals)
             self.in_a_row = 0
         elif accelerator.scaler is not None:  # fp16 finds its own scale by steps like this one, and leaves it out itself
             self.optimizer.step()
@@ -141,6 +141,28 @@ class Run:
             self.leave_out(step, norm)
         self.optimizer.zero_grad(set_to_none=True)
         return norm, lr
+
+    def losses_of(self, latents: Tensor, pixels: Tensor, items: list[Any], draws: Draws) -> Tensor:
+        """Return the loss of some rows, and after it the terms of the extra losses, which it contains weighed: `columns`."""
+        terms: list[Tensor] = []
+
+        def call(x: Tensor, t: Tensor, asked: Any) -> Tensor:
+            out, found = self.wrapped(x, t, asked, pixels)
+            terms.extend(term.mean() for term in found)
+            prediction: Tensor = out
+            return prediction
+
+        loss = diffusion_loss(self.trainee.model, call, self.schedule, latents, items, draws, self.recipe.objective).mean()
+        for spec, term in zip(self.recipe.losses, terms, strict=True):
+            loss = loss + spec.weight * term
+        return torch.stack([loss, *terms])
+
+    def apart(self, *, final: bool) -> AbstractContextManager[Any]:
+        """Keep the gradients of a portion to this process, unless it is the last of its step."""
+        if isinstance(self.wrapped, FSDPModule):
+            self.wrapped.set_requires_gradient_sync(final)
+            return nullcontext()
+        return nullcontext() if final else self.accelerator.no_sync(self.wrapped)
 
     def leave_out(self, step: int, norm: float) -> None:
         """Count a step that is not made; after too many in a row the run ends. Norms are alike in all processes, and so is this."""
@@ -161,37 +183,52 @@ class Run:
         lo = self.accelerator.process_index * self.portion
         return drawn.rows(slice(lo, lo + self.portion), latents.device)
 
-    def mean(self) -> float:
-        """Return the mean loss since the last row of the log; NaN if every step was left out."""
+    def means(self) -> dict[str, float]:
+        """Return the mean losses since the last row of the log; NaN if every step was left out."""
         if not self.losses:
-            return math.nan
-        return float(self.accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean"))
+            return dict.fromkeys(self.columns, math.nan)
+        mean: Any = self.accelerator.reduce(torch.stack(self.losses).mean(0), reduction="mean")
+        return dict(zip(self.columns, mean.tolist(), strict=True))
 
     def checkpoint(self) -> None:
         """Write a checkpoint, with every process' losses since the last row of the log."""
-        held: list[list[float]] = [[]] * self.accelerator.num_processes
+        held: list[list[list[float]]] = [[]] * self.accelerator.num_processes
         if self.losses:
             gathered: Any = self.accelerator.gather(torch.stack(self.losses)[None])
             held = gathered.double().cpu().tolist()
-        if self.main:
-            save_checkpoint(self.out, self.done, self.recipe, self.module, self.ema, self.optimizer.optimizer, Window(held, self.skipped))
+        window = Window(held, self.skipped)
+        save_checkpoint(self.out, self.done, self.recipe, self.trainee, self.ema, self.optimizer.optimizer, window, self.accelerator)
+
+    @contextmanager
+    def averaged(self) -> Iterator[Model | None]:
+        """Lend the model with the averaged weights, in evaluation mode, to the main process; the others get None. All ask for it."""
+        model = self.trainee.model
+        if self.sharded:  # a model of its own: all shares are gathered, and the shares stay as they are
+            averages = {name: whole(average) for name, average in self.ema.average.items()}
+            model = build(self.recipe.model, device=self.accelerator.device) if self.main else model
+            if self.main:
+                model.load_state_dict(averages, strict=False)
+            yield model if self.main else None
+        elif self.main:
+            with self.ema.applied(model.eval()):
+                yield model
+            model.train()
+        else:
+            yield None
+        self.accelerator.wait_for_everyone()
 
     def validate(self) -> None:
         """Write the averaged weights' loss on held-out pictures, by noise level."""
         assert self.recipe.validation is not None
         assert self.held_out is not None
-        if self.main:
-            self.module.eval()
-            with self.ema.applied(self.module):
-                losses = by_level(self.module, self.codec, self.schedule, self.held_out, self.recipe.validation, self.recipe.seed)
-            self.module.train()
-            note(self.out / "validation.csv", self.done, losses)
-        self.accelerator.wait_for_everyone()
+        with self.averaged() as model:
+            if model is not None:
+                losses = by_level(model, self.codec, self.schedule, self.held_out, self.recipe.validation, self.recipe.seed)
+                note(self.out / "validation.csv", self.done, losses)
 
     def draw(self) -> None:
         """Write a grid of samples of the averaged weights."""
-        self.module.eval()
-        with self.ema.applied(self.module):
-            drawn = sample(self.module, num_images=self.recipe.output.samples, seed=self.recipe.seed)
-        self.module.train()
-        save_grid(drawn.images, drawn.captions, self.out / "samples" / f"{self.done:08d}.png")
+        with self.averaged() as model:
+            if model is not None:
+                drawn = sample(model, num_images=self.recipe.output.samples, seed=self.recipe.seed)
+                save_grid(drawn.images, drawn.captions, self.out / "samples" / f"{self.done:08d}.png")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import torch
 
 from ditzoo.assemble import Model
+from ditzoo.files import write_text
 from ditzoo.interfaces import Codec, Dataset, Schedule
 from ditzoo.noise import generator
 from ditzoo.training.loss import Draws, diffusion_loss
@@ -45,6 +47,7 @@ def note(path: Path, step: int, losses: list[float]) -> None:
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             kept = [row for row in list(csv.reader(file))[1:] if len(row) == len(names) and int(row[0]) < step]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerows([names, *kept, [str(step), *(f"{value:.6g}" for value in (sum(losses) / len(losses), *losses))]])
+    text = io.StringIO()
+    row = [str(step), *(f"{value:.6g}" for value in (sum(losses) / len(losses), *losses))]
+    csv.writer(text).writerows([names, *kept, row])
+    write_text(path, text.getvalue())

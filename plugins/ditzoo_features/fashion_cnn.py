@@ -12,6 +12,7 @@ from ditzoo.errors import CheckpointError, EvaluationError
 from ditzoo.interfaces import Features, Seen
 from ditzoo.places import file_sha256
 
+LAST_POOLING = 11  # in the trunk: after three convolutions with norm and ReLU, and two poolings
 SHIPPED = Path(__file__).with_name("fashion-cnn.safetensors")
 
 
@@ -29,6 +30,12 @@ class Network(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         features = self.trunk(pixels)
         return features, self.classes(features)
+
+    def see(self, pixels: Tensor) -> Seen:
+        """Features, scores, and what the last convolution finds at 7x7 places, (B, 96, 7, 7)."""
+        places = self.trunk[:LAST_POOLING](pixels)
+        features = self.trunk[LAST_POOLING:](places)
+        return Seen(features, self.classes(features), places)
 
 
 class FashionCNN(Features):
@@ -51,5 +58,4 @@ class FashionCNN(Features):
         if tuple(pixels.shape[1:]) != (1, 28, 28):
             raise EvaluationError(f"features 'fashion-cnn' look at 1x28x28 pictures, found {'x'.join(map(str, pixels.shape[1:]))}")
         with torch.no_grad():
-            features, scores = self.network(pixels.float().cpu())
-        return Seen(features, scores)
+            return self.network.see(pixels.float().cpu())
