@@ -70,6 +70,10 @@ class PluginWarning(UserWarning):
     """A plugin was left out; the program goes on without it."""
 
 
+class DataWarning(UserWarning):
+    """A picture was left out; another stands in for it."""
+
+
 def suggest(word: object, options: Iterable[str], *, limit: int = 3) -> str:
     """Return `"; did you mean 'a' or 'b'?"` for the options near `word`, or an empty string."""
     by_lower = {option.lower(): option for option in options}

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import json
+import os
 import re
+import signal
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import write_idx
+from conftest import refused, run_ditzoo, write_idx
 from PIL import Image
 
-from ditzoo.errors import DataError
-from ditzoo.training.data import Order
+from ditzoo.errors import DataError, DataWarning, TrainingError
+from ditzoo.training.data import Order, batches
 
 
 def fashion(zoo, folder, **fields):
@@ -94,9 +99,134 @@ def test_image_folder_says_what_is_wrong(zoo, pictures, tmp_path_factory):
     with pytest.raises(DataError, match="no pictures in"):
         folder(zoo, tmp_path_factory.mktemp("empty"))
     (pictures / "ash" / "a-half.png").write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"cannot read picture .*a-half\.png.*set data\.on_error=skip"):
+    with pytest.raises(DataError, match=r"cannot use picture .*a-half\.png.*set data\.on_error=skip"):
         folder(zoo, pictures)[0]
-    assert folder(zoo, pictures, on_error="skip")[0]["item"] == 0
+    with pytest.warns(DataWarning, match=r"the next picture stands in for .*a-half\.png"):
+        assert folder(zoo, pictures, on_error="skip")[0]["item"] == 0
+
+
+def sixteen_bit(path):
+    Image.fromarray(np.full((16, 16), 0x8080, dtype=np.uint16)).save(path)
+
+
+def transparent(path):
+    Image.new("RGBA", (16, 16), (200, 0, 0, 0)).save(path)
+
+
+def transparent_palette(path):
+    picture = Image.new("P", (16, 16), 3)
+    picture.putpalette([10, 20, 30] * 256)
+    picture.save(path, transparency=3)
+
+
+def cmyk(path):
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(path)
+
+
+ODD = {
+    "16-bit": (sixteen_bit, "x.png", "16-bit", (128, 128, 128)),
+    "transparent": (transparent, "x.png", "RGB with transparency", (255, 255, 255)),
+    "transparent palette": (transparent_palette, "x.png", "palette with transparency", (255, 255, 255)),
+    "CMYK": (cmyk, "x.tif", "CMYK", (255, 0, 0)),
+    "grey": (lambda path: Image.new("L", (16, 16), 77).save(path), "x.png", "grey", (77, 77, 77)),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_pictures_are_converted_left_out_or_refused_as_told(zoo, tmp_path, case):
+    write, name, kind, expected = ODD[case]
+    write(tmp_path / name)
+    Image.new("RGB", (16, 16), (1, 2, 3)).save(tmp_path / "z.png")
+    found = (folder(zoo, tmp_path)[0]["pixels"][:, 8, 8] + 1) * 127.5
+    assert found.round().int().tolist() == list(expected)
+    with pytest.raises(
+        DataError, match=f"cannot use picture .*{name}: it is {kind} where 8-bit RGB is wanted; .*data.unlike=convert or skip"
+    ):
+        folder(zoo, tmp_path, unlike="stop")[0]
+    with pytest.warns(DataWarning, match=f"stands in for .*{name}: it is {kind}"):
+        other = (folder(zoo, tmp_path, unlike="skip")[0]["pixels"][:, 0, 0] + 1) * 127.5
+    assert other.round().int().tolist() == [1, 2, 3]
+
+
+def test_a_float_picture_has_no_range_and_is_never_guessed(zoo, tmp_path):
+    Image.fromarray(np.random.default_rng(0).random((16, 16), dtype=np.float32)).save(tmp_path / "x.tif")
+    with pytest.raises(DataError, match=r"x.tif: it is float, whose range is not known; remove it, or set data.unlike=skip"):
+        folder(zoo, tmp_path)[0]
+
+
+RECIPE = """
+[model]
+name = "m"
+backbone = {{kind="dit", width=32, depth=2, heads=2, patch=4, in_channels=3, input_size=[16, 16]}}
+conditioning = "adaln-zero"
+prompt = {{kind="label", classes=2}}
+schedule = {{kind="linear", prediction="eps"}}
+sampler = "ddim"
+codec = {{kind="pixels", channels=3}}
+[data]
+kind = "image-folder"
+folder = "{folder}"
+size = 16
+[length]
+steps = 2
+batch_size = 4
+workers = {workers}
+"""
+
+
+@pytest.fixture
+def declared(pictures, tmp_path_factory):
+    def write(workers=0):
+        path = tmp_path_factory.mktemp("recipe") / "folder.toml"
+        path.write_text(RECIPE.format(folder=pictures, workers=workers))
+        return path
+
+    return write
+
+
+def test_a_survey_lists_what_there_is_and_what_cannot_be_used(pictures, declared):
+    cmyk(pictures / "ash" / "b.tif")
+    (pictures / "birch" / "broken.png").write_bytes((pictures / "ash" / "a-half.png").read_bytes()[:60])
+    (pictures / "birch" / "text.jpg").write_text("hello")
+    done = run_ditzoo("data", declared(), "--json")
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["items"] == 8
+    assert found["kinds"] == {"RGB": 4, "grey": 2, "CMYK": 1, "unreadable": 1}
+    assert [Path(one["item"]).name for one in found["unusable"]] == ["broken.png", "text.jpg"]
+    plain = run_ditzoo("data", declared())
+    assert "cannot use" in plain.stdout
+    assert plain.stdout.startswith("8 items, 2 classes: ash, birch\n")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_picture_ends_a_run_in_one_line_whoever_reads_it(pictures, declared, workers, capsys, monkeypatch, tmp_path_factory):
+    for path in pictures.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    message = refused(capsys, monkeypatch, "train", declared(workers), "--out", tmp_path_factory.mktemp("run"), "--quiet")
+    assert "error: cannot use picture" in message
+    assert "set data.on_error=skip" in message
+    assert len(message.splitlines()) == 1
+
+
+class Deadly:
+    """A dataset whose reading kills the process that reads."""
+
+    names = ()
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_reading_process_that_dies_is_told():
+    order = Order(8, 4, 0, 0, 2, 0, 4)
+    with pytest.raises(
+        TrainingError, match=r"a process that reads data died, often for want of memory .*lower length\.workers=1, or read in"
+    ):
+        list(batches(Deadly(), order, workers=1))
 
 
 def test_order_is_a_permutation_an_epoch_and_resumes_anywhere():

@@ -20,6 +20,7 @@ from ditzoo.evaluation.protocol import read_protocol
 from ditzoo.evaluation.reference import content_sha256
 from ditzoo.evaluation.run import evaluate
 from ditzoo.sources import resolve
+from ditzoo.training.recipe import read_recipe
 
 PROTOCOL = """
 count = 40
@@ -78,6 +79,43 @@ def test_a_report_has_every_figure_with_its_interval_and_the_floor(model, protoc
     assert "Fréchet distance over fashion-cnn" in row
     assert "FID" not in row
     assert (tmp_path / "out" / "grid.png").stat().st_size > 1000
+
+
+def test_a_recipe_promises_bands_and_a_miss_is_told(model, protocol, recipe, tmp_path):
+    promised = tmp_path / "promising.toml"
+    bands = "band = {frechet = [1, 1e6], label_agreement = [0.99, 1.0]}"
+    promised.write_text(recipe.read_text() + f'\n[evaluation]\nprotocol = "{protocol}"\n{bands}\n')
+    done = run_ditzoo("eval", model, "--recipe", promised, "--out", tmp_path / "out")
+    assert done.returncode == 1, done.stderr
+    assert "frechet: " in done.stdout
+    assert ", within the recipe's band 1 to 1e+06." in done.stdout
+    assert ", OUTSIDE the recipe's band 0.99 to 1." in done.stdout
+    bands = json.loads((tmp_path / "out" / "report.json").read_text())["bands"]
+    assert [bands[name]["within"] for name in ("frechet", "label_agreement")] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "give --protocol or --recipe, one of them"),
+        (["--recipe", "{recipe}"], "names no protocol; add a table [evaluation], or use --protocol"),
+        (["--recipe", "{recipe}", "--protocol", "fashion"], "give --protocol or --recipe, one of them"),
+    ],
+)
+def test_what_to_measure_by_has_to_be_said_once(recipe, capsys, monkeypatch, words, told):
+    assert told in refused(capsys, monkeypatch, "eval", "fashion-dit", *(word.format(recipe=recipe) for word in words))
+
+
+@pytest.mark.parametrize(
+    ("band", "told"),
+    [
+        ("{frechett = [0, 1]}", "unknown figure 'frechett'; did you mean 'frechet'"),
+        ("{kid = [2, 1]}", "band of kid is 2 to 1; the lower end"),
+    ],
+)
+def test_a_band_that_cannot_be_is_refused(zoo, recipe, band, told):
+    with pytest.raises(DitzooError, match=told):
+        read_recipe(str(recipe), zoo, [f'evaluation={{protocol="fashion", band={band}}}'])
 
 
 def test_killed_midway_it_goes_on_and_gives_the_same_numbers(model, protocol, zoo, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_ditzoo, tiny, wake
+from conftest import refused, run_ditzoo, tiny, wake
 from PIL import Image
 from runs import launched
 
@@ -56,6 +56,18 @@ def test_two_processes_train_as_one(recipe, unbroken, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert losses(tmp_path) == pytest.approx(losses(unbroken), rel=1e-4)
     assert done.stdout.count("local-dir:") == 1
+
+
+def test_processes_that_do_not_see_each_other_are_refused(recipe, capsys, monkeypatch, tmp_path):
+    """What accelerate makes of several processes where it looks for GPUs and finds none: each takes itself for the only one."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = refused(capsys, monkeypatch, "train", recipe, "--out", tmp_path)
+    assert "2 processes were started and accelerate sees 1; set ACCELERATE_USE_CPU=true" in message
+
+
+def test_compiled_block_by_block_it_is_the_same_step(recipe, unbroken, zoo, tmp_path):
+    train(read_recipe(str(recipe), zoo, ["length.compile=true"]), tmp_path, quiet=True)
+    assert losses(tmp_path) == pytest.approx(losses(unbroken), rel=1e-4)
 
 
 def test_accumulation_is_the_same_step(recipe, unbroken, zoo, tmp_path):

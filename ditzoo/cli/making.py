@@ -79,7 +79,7 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
 def train(recipe: str, out: Path | None, resume: bool, quiet: bool, dry_run: bool, settings: tuple[str, ...], as_json: bool) -> None:
     """Train by RECIPE: a TOML file, or the name of a recipe that ships.
 
-    Runs in one process, or in several under 'accelerate launch -m ditzoo train RECIPE'.
+    Runs in one process, or in several under 'accelerate launch --multi_gpu -m ditzoo train RECIPE'.
     """
     from ditzoo.training.recipe import read_recipe
 
@@ -115,7 +115,7 @@ def train(recipe: str, out: Path | None, resume: bool, quiet: bool, dry_run: boo
 def latents(recipe: str, out: Path, flip: bool, dtype: str, device: str, settings: tuple[str, ...], as_json: bool) -> None:
     """Code the data of RECIPE once with its model's codec, to train from latents. Goes on where it was interrupted.
 
-    Under 'accelerate launch -m ditzoo latents ...' the processes share the shards.
+    Under 'accelerate launch --multi_gpu -m ditzoo latents ...' the processes share the shards.
     """
     from ditzoo.training.recipe import read_recipe
 

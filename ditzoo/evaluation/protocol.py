@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -17,6 +18,32 @@ from ditzoo.errors import EvaluationError, UnknownNameError, listed, suggest
 from ditzoo.model_spec import ModelSpec
 from ditzoo.specs import DatasetSlot, FeaturesSlot, Positive, Spec, shape
 from ditzoo.zoo import Zoo
+
+FIGURES = ("frechet", "kid", "precision", "recall", "class_confidence", "label_agreement")
+
+
+class Expectation(Spec):
+    """What a recipe promises: a protocol, and the band that each named figure of a finished run lands in."""
+
+    protocol: str = Field(description="a file, or the name of one that ships")
+    band: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> Expectation:
+        for name, (low, high) in self.band.items():
+            if name not in FIGURES:
+                raise ValueError(f"band of an unknown figure '{name}'{suggest(name, FIGURES)} (figures: {listed(FIGURES)})")
+            if low > high:
+                raise ValueError(f"band of {name} is {low:g} to {high:g}; the lower end comes first")
+        return self
+
+    def verdict(self, means: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+        """Return for each figure of the band its value, the band and whether it is `within`; a figure not measured is not."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, (low, high) in self.band.items():
+            value = means.get(name)
+            found[name] = {"value": value, "band": [low, high], "within": value is not None and low <= value <= high}
+        return found
 
 
 class Protocol(Spec):

@@ -103,6 +103,13 @@ def row(made: dict[str, Any]) -> str:
     if len(made["seeds"]) > 1:
         told = ", ".join(f"{name.replace('_', ' ')} {low:.4g} to {high:.4g}" for name, (low, high) in made["range"].items())
         lines += ["", f"Over seeds {', '.join(made['seeds'])}: {told}."]
+    for name, found in made.get("bands", {}).items():
+        low, high = found["band"]
+        value = "not measured" if found["value"] is None else f"{found['value']:.4g}"
+        lines += [
+            "",
+            f"{name.replace('_', ' ')}: {value}, {'within' if found['within'] else 'OUTSIDE'} the recipe's band {low:g} to {high:g}.",
+        ]
     return "\n".join(lines)
 
 

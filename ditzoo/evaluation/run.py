@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ditzoo.assemble import Model, load_found
 from ditzoo.checkpoints import open_file
 from ditzoo.errors import CheckpointError, EvaluationError
-from ditzoo.evaluation.protocol import Protocol
+from ditzoo.evaluation.protocol import Expectation, Protocol
 from ditzoo.evaluation.report import report, write
 from ditzoo.files import claim, writable_folder
 from ditzoo.interfaces import Features, Seen
@@ -38,9 +38,18 @@ class Drawn:
 
 
 def evaluate(
-    found: Found, protocol: Protocol, out: Path, *, device: str = "cpu", dtype: str = "float32", batch_size: int | None = None
+    found: Found,
+    protocol: Protocol,
+    out: Path,
+    *,
+    expected: Expectation | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    batch_size: int | None = None,
 ) -> dict[str, Any]:
     """Measure a model by a protocol and return the report; `out` gets report.json, row.md, grid.png and the chunks.
+
+    With the bands that a recipe promises (`expected`) the report says of each of their figures whether it is within.
 
     Run again in the same folder, it goes on where it was; a folder of another model or protocol is refused.
     """
@@ -63,6 +72,8 @@ def evaluate(
         return {}
     drawn = {seed: _gather(out, protocol, seed) for seed in protocol.seeds}
     made = report(found, protocol, drawn, identity)
+    if expected is not None:
+        made["bands"] = expected.verdict(made["mean"])
     write(made, found, protocol, drawn, out)
     return made
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ditzoo.errors import DitzooError, TrainingError
 from ditzoo.interfaces import Dataset
 from ditzoo.noise import generator
 
@@ -45,10 +46,48 @@ class Order:
 
 
 def batches(dataset: Dataset, order: Order, workers: int) -> Iterator[tuple[Tensor, list[Any]]]:
-    """Yield (pixels or latents (b, C, *S), items) of each step."""
-    loader: DataLoader[Any] = DataLoader(cast(Any, dataset), batch_sampler=cast(Any, order), num_workers=workers, collate_fn=_collate)
-    yield from loader
+    """Yield (pixels or latents (b, C, *S), items) of each step.
+
+    Raises what an item's reading raises, as it was raised, and `TrainingError` where a worker process died.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        cast(Any, _Told(dataset)), batch_sampler=cast(Any, order), num_workers=workers, collate_fn=_collate
+    )
+    rows = iter(loader)
+    while True:
+        try:
+            batch = next(rows)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                f"a process that reads data died, often for want of memory ({str(error).splitlines()[0].rstrip('. ')}); "
+                f"the last checkpoint is sound: lower length.workers={workers}, or read in the run's own process with 0, and resume"
+            ) from error
+        if isinstance(batch, DitzooError):
+            raise batch
+        yield batch
 
 
-def _collate(rows: list[dict[str, Any]]) -> tuple[Tensor, list[Any]]:
-    return torch.stack([row["latents"] if "latents" in row else row["pixels"] for row in rows]), [row["item"] for row in rows]
+class _Told:
+    """A dataset whose errors come as values, so that those of a worker process are told as if it were ours."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> dict[str, Any] | DitzooError:
+        try:
+            return self.dataset[index]
+        except DitzooError as error:
+            return error
+
+
+def _collate(rows: list[dict[str, Any] | DitzooError]) -> tuple[Tensor, list[Any]] | DitzooError:
+    read = []
+    for row in rows:
+        if isinstance(row, DitzooError):
+            return row
+        read.append(row)
+    return torch.stack([row["latents"] if "latents" in row else row["pixels"] for row in read]), [row["item"] for row in read]

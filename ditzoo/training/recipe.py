@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ditzoo.catalogue import override, read_toml
 from ditzoo.errors import SpecError, UnknownNameError, listed, suggest
+from ditzoo.evaluation.protocol import Expectation
 from ditzoo.model_spec import ModelSpec
 from ditzoo.specs import DatasetSlot, DatasetSpec, LossSlot, Positive, Spec, shape
 from ditzoo.zoo import Zoo
@@ -129,6 +130,7 @@ class Recipe(Spec):
     length: Length
     validation: Validation | None = None
     output: Output = Output()
+    evaluation: Expectation | None = None
     notes: str = ""
 
     @model_validator(mode="after")
@@ -190,6 +192,7 @@ BESIDE = (
     "output.",
     "notes",
     "validation",
+    "evaluation",
     "length.workers",
     "length.segments",
     "length.shard",
