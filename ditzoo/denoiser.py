@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ditzoo.interfaces import Backbone, Cond, Prediction, Schedule
 from ditzoo.model_spec import Guidance
+from ditzoo.predictions import expand
 
 Result = TypeVar("Result")
 
@@ -25,12 +26,12 @@ Result = TypeVar("Result")
 class Branch:
     """One evaluation of the network that goes into a prediction.
 
-    `weight` counts on the first `channels` channels of the latent (None: on all); on the others, and on a learned
+    `weight`, one or one a row (B,), counts on the first `channels` channels of the latent (None: on all); on the others, and on a learned
     variance, the first branch alone counts. `depth` is where the branch leaves the backbone (None: at the end).
     """
 
     cond: Cond
-    weight: float = 1.0
+    weight: float | Tensor = 1.0
     depth: int | None = None
     channels: int | None = None
 
@@ -68,18 +69,16 @@ class Ledger:
         return result
 
 
-def guided(cond: Cond, null: Cond | None, guidance: Guidance) -> Callable[[float], list[Branch]]:
-    """Return the branches of classifier-free guidance as a function of t."""
+def guided(cond: Cond, null: Cond | None, guidance: Guidance, scales: Tensor | None = None) -> Callable[[float], list[Branch]]:
+    """Return the branches of classifier-free guidance as a function of t; `scales` (B,) are one a row, in place of the guidance's."""
     channels = None if guidance.channels == "all" else guidance.channels
     lo, hi = guidance.interval
+    scale = guidance.scale if scales is None else scales
 
     def branches(t: float) -> list[Branch]:
-        if guidance.scale == 1 or null is None or not lo <= t <= hi:
+        if null is None or (scales is None and guidance.scale == 1) or not lo <= t <= hi:
             return [Branch(cond)]
-        return [
-            Branch(cond, guidance.scale, channels=channels),
-            Branch(null, 1 - guidance.scale, channels=channels),
-        ]
+        return [Branch(cond, scale, channels=channels), Branch(null, 1 - scale, channels=channels)]
 
     return branches
 
@@ -93,6 +92,7 @@ class Denoiser:
     branches: Callable[[float], Sequence[Branch]]
     policy: DepthPolicy | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    rescale: float = 0.0
 
     def with_policy(self, policy: DepthPolicy) -> Denoiser:
         return replace(self, policy=policy)
@@ -103,7 +103,7 @@ class Denoiser:
         branches = self.branches(float(t))
         if self.policy is not None:
             branches = self.policy.plan(float(t), branches)
-        out = self._weigh(branches, self._run(branches, x, t), x.shape[1])
+        out = self._weigh(branches, self._run(branches, x, t), x.shape[1], self.rescale)
         prediction = self.schedule.split(out, x, t)
         self.ledger.calls += 1
         self.ledger.seconds += time.perf_counter() - started
@@ -135,10 +135,17 @@ class Denoiser:
         return [outputs[i] for i in range(len(branches))]
 
     @staticmethod
-    def _weigh(branches: Sequence[Branch], outputs: Sequence[Tensor], latent_channels: int) -> Tensor:
+    def _weigh(branches: Sequence[Branch], outputs: Sequence[Tensor], latent_channels: int, rescale: float) -> Tensor:
         first = outputs[0]
         if len(outputs) == 1:
             return first
         channels = min(branches[0].channels or latent_channels, latent_channels)
-        weighed = sum(branch.weight * out[:, :channels] for branch, out in zip(branches, outputs, strict=True))
-        return torch.cat([weighed, first[:, channels:]], dim=1)  # type: ignore[list-item]
+        weighed = torch.zeros_like(first[:, :channels])
+        for branch, out in zip(branches, outputs, strict=True):
+            weight = expand(branch.weight, out) if isinstance(branch.weight, Tensor) else branch.weight
+            weighed = weighed + weight * out[:, :channels]
+        if rescale:
+            axes = tuple(range(1, first.dim()))
+            share = first[:, :channels].std(axes, keepdim=True) / weighed.std(axes, keepdim=True).clamp(min=1e-12)
+            weighed = weighed * (1 - rescale + rescale * share)
+        return torch.cat([weighed, first[:, channels:]], dim=1)

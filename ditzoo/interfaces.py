@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ditzoo.errors import SamplingError
+
 if TYPE_CHECKING:
     from ditzoo.denoiser import Denoiser
     from ditzoo.noise import Noise
@@ -224,6 +226,16 @@ class Schedule(ABC):
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return alpha and sigma at t, float64 in t's shape."""
 
+    def time_at(self, half: Tensor) -> Tensor:
+        """Return the times at which log(alpha / sigma) is `half`, float64 in its shape, by bisection; beyond the path its ends."""
+        lo, hi = torch.zeros_like(half, dtype=torch.float64), torch.ones_like(half, dtype=torch.float64)
+        for _ in range(60):
+            middle = (lo + hi) / 2
+            alpha, sigma = self.alpha_sigma(middle)
+            noisier = alpha.log() - sigma.log() < half
+            lo, hi = torch.where(noisier, lo, middle), torch.where(noisier, middle, hi)
+        return (lo + hi) / 2
+
     def start(self, noise: Tensor, t: Tensor) -> Tensor:
         """Make x at the first time out of unit noise: the noise itself wherever alpha is about 0 and sigma about 1."""
         return noise
@@ -245,6 +257,14 @@ class Schedule(ABC):
         """Turn uniform numbers in [0, 1), (B,), into training times (B,)."""
 
 
+class Spacing(ABC):
+    """Which times of a schedule a run walks through."""
+
+    @abstractmethod
+    def times(self, schedule: Schedule, steps: int) -> Tensor:
+        """Return (steps + 1,) float64 times, strictly falling, from the first that is walked to 0."""
+
+
 class Denoise(Protocol):
     """What a sampler sees of the model."""
 
@@ -261,6 +281,10 @@ class Sampler(ABC):
     def evaluations(self, steps: int) -> int:
         """Return how often the denoiser is called in `steps` steps."""
         return steps
+
+    def invert(self, denoise: Denoise, x: Tensor, schedule: Schedule, steps: int) -> Iterator[Tensor]:
+        """Yield x after each step from data back to noise: what `trajectory` would have come from."""
+        raise SamplingError(f"sampler {type(self).__name__} cannot be walked backwards; use one that is deterministic: sampler.kind=euler")
 
     def prepare(self, denoiser: Denoiser) -> Denoiser:
         """Return the denoiser to use; a sampler with a depth policy of its own lays it in here."""

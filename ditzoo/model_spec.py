@@ -25,12 +25,14 @@ class Guidance(Spec):
     """Classifier-free guidance (Ho and Salimans 2022): out = null + scale * (cond - null).
 
     `interval` is the range of t (1 is noise) in which it acts; `channels` limits it to the first channels of the
-    latent (the published DiT and SiT guide 3 of 4), `"all"` guides every one.
+    latent (the published DiT and SiT guide 3 of 4), `"all"` guides every one. `rescale` is how far the guided output is brought back to
+    the deviation of the unguided one (Lin et al. 2023, eq. 14-16).
     """
 
     scale: float = Field(1.0, ge=0)
     interval: tuple[float, float] = (0.0, 1.0)
     channels: Positive | Literal["all"] = "all"
+    rescale: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _ordered(self) -> Guidance:

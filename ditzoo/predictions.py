@@ -3,7 +3,8 @@
 With x_t = alpha x_0 + sigma eps, a prediction out = p x_0 + q eps is solved for both:
 x_0 = (q x_t - sigma out) / det, eps = (alpha out - p x_t) / det, det = alpha q - sigma p.
 `v` is Salimans and Ho 2022; `velocity` is dx/dt of the straight path, noise - data (Liu et al. 2022, SD3); `velocity-to-data` is
-its opposite, data - noise (SiT, Ma et al. 2024, whose time runs the other way).
+its opposite, data - noise (SiT, Ma et al. 2024, whose time runs the other way); `score` is the gradient of log p(x_t), -eps / sigma.
+A schedule may have coefficients of its own for a name, such as the velocity of a path that is not straight.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ PREDICTIONS: dict[str, Coefficients] = {
     "v": lambda alpha, sigma: (-sigma, alpha),
     "velocity": lambda alpha, sigma: (alpha * 0 - 1, alpha * 0 + 1),
     "velocity-to-data": lambda alpha, sigma: (alpha * 0 + 1, alpha * 0 - 1),
+    "score": lambda alpha, sigma: (alpha * 0, -1 / sigma),
 }
 
 
@@ -29,16 +31,20 @@ def expand(value: Tensor, like: Tensor) -> Tensor:
     return value.reshape(-1, *[1] * (like.dim() - 1)) if value.dim() else value
 
 
-def solve(prediction: str, out: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+def coefficients(prediction: str | Coefficients) -> Coefficients:
+    return PREDICTIONS[prediction] if isinstance(prediction, str) else prediction
+
+
+def solve(prediction: str | Coefficients, out: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """Return (x_0, eps) from an output (B, C, *S) at x, given alpha and sigma (scalar or (B,), float64)."""
-    p, q = PREDICTIONS[prediction](alpha, sigma)
+    p, q = coefficients(prediction)(alpha, sigma)
     det = alpha * q - sigma * p
     x0 = expand(q / det, x) * x - expand(sigma / det, x) * out
     eps = expand(alpha / det, x) * out - expand(p / det, x) * x
     return x0, eps
 
 
-def combine(prediction: str, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+def combine(prediction: str | Coefficients, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """Return what a perfect network would put out: p x_0 + q eps."""
-    p, q = PREDICTIONS[prediction](alpha, sigma)
+    p, q = coefficients(prediction)(alpha, sigma)
     return expand(p, x0) * x0 + expand(q, x0) * eps

@@ -77,7 +77,9 @@ def check_prediction(spec: ModelSpec) -> Iterator[Problem]:
 
 
 def check_steps(spec: ModelSpec) -> Iterator[Problem]:
-    """A discrete schedule cannot be walked in more steps than it has."""
+    """A discrete schedule cannot be walked in more steps than it has, nor can a sampler have an order beyond its steps."""
+    if problem := spec.sampler.check_steps(spec.sampling.steps):
+        yield "sampler", problem
     most = spec.schedule.max_steps
     if most is not None and spec.sampling.steps > most:
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ def adjusted(
     *,
     steps: int | None = None,
     guidance_scale: float | None = None,
+    guidance_rescale: float | None = None,
     height: int | None = None,
     width: int | None = None,
     num_frames: int | None = None,
@@ -22,12 +24,12 @@ def adjusted(
     """Return the spec with a request laid over it, its contracts checked anew; raise `SamplingError` if one breaks."""
     asked = {"steps": steps, "height": height, "width": width, "num_frames": num_frames}
     sampling = {name: value for name, value in asked.items() if value is not None}
-    if not sampling and guidance_scale is None:
+    guidance = {name: value for name, value in (("scale", guidance_scale), ("rescale", guidance_rescale)) if value is not None}
+    if not sampling and not guidance:
         return spec
     fields = {name: getattr(spec, name) for name in type(spec).model_fields}
     fields["sampling"] = spec.sampling.model_dump() | sampling
-    if guidance_scale is not None:
-        fields["guidance"] = spec.guidance.model_dump() | {"scale": guidance_scale}
+    fields["guidance"] = spec.guidance.model_dump() | guidance
     try:
         return type(spec).model_validate(fields)
     except ValidationError as error:
@@ -65,3 +67,41 @@ def requested(
     if num_images is not None:
         items = [items[index % len(items)] for index in range(num_images)]
     return [item for item in items for _ in range(each)]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Guidance of a request beyond the spec's: a scale a picture, and an item a picture to lead away from in place of the null prompt."""
+
+    scales: tuple[float, ...] | None = None
+    negative: tuple[Any, ...] | None = None
+
+    def rows(self, index: slice) -> Steering:
+        return Steering(self.scales and self.scales[index], self.negative and self.negative[index])
+
+
+def steered(spec: ModelSpec, count: int, *, scales: Any = None, negative_class_labels: Any = None, negative_prompt: Any = None) -> Steering:
+    """Check what a request says of guidance, for `count` pictures; raise `SamplingError` with both numbers where they do not match."""
+    argument = f"negative_{spec.prompt.argument}" if spec.prompt.argument else None
+    for name, value in (("negative_class_labels", negative_class_labels), ("negative_prompt", negative_prompt)):
+        if value is not None and argument != name:
+            raise SamplingError(f"'{spec.name}' takes {argument or 'no prompt, and so no negative one'}, found {name}={value!r}")
+    each = None
+    if scales is not None and not isinstance(scales, int | float):
+        each = tuple(float(scale) for scale in (scales.tolist() if hasattr(scales, "tolist") else scales))
+        if len(each) != count:
+            raise SamplingError(f"{len(each)} guidance scales for {count} samples; give one a sample, or a single one")
+        if min(each) < 0:
+            raise SamplingError(f"guidance scale {min(each):g} is below 0; 1 is no guidance, and more is more")
+        if "null" not in spec.prompt.provides_now:
+            raise SamplingError(f"guidance needs a null prompt, and prompt '{spec.prompt.kind}' of '{spec.name}' as declared has none")
+    asked = negative_class_labels if negative_class_labels is not None else negative_prompt
+    if asked is None:
+        return Steering(each)
+    if each is None and spec.guidance.scale == 1:
+        raise SamplingError(f"{argument} without guidance says nothing; set guidance_scale above 1")
+    asked = asked.tolist() if hasattr(asked, "tolist") else asked
+    negative = spec.prompt.parse(list(asked) if isinstance(asked, list | tuple | range) else [asked])
+    if len(negative) not in (1, count):
+        raise SamplingError(f"{len(negative)} items of {argument} for {count} samples; give one a sample, or a single one")
+    return Steering(each, tuple(negative * (count if len(negative) == 1 else 1)))

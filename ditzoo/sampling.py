@@ -17,7 +17,7 @@ from ditzoo.denoiser import Denoiser, Ledger, guided
 from ditzoo.errors import SamplingError, listed, suggest
 from ditzoo.model_spec import ModelSpec
 from ditzoo.noise import Noise
-from ditzoo.request import adjusted, requested
+from ditzoo.request import Steering, adjusted, requested, steered
 from ditzoo.specs import shape
 
 if TYPE_CHECKING:
@@ -49,7 +49,10 @@ def sample(
     width: int | None = None,
     num_frames: int | None = None,
     num_inference_steps: int | None = None,
-    guidance_scale: float | None = None,
+    guidance_scale: float | Sequence[float] | None = None,
+    guidance_rescale: float | None = None,
+    negative_class_labels: Any = None,
+    negative_prompt: Any = None,
     seed: int | None = None,
     first_index: int = 0,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -66,7 +69,8 @@ def sample(
         class_labels, prompt: what to draw, one or a list; which of the two a model takes is its prompt's affair.
         num_images: how many to draw where nothing was asked for.
         height, width, num_frames: size in pixels; the default is the spec's.
-        num_inference_steps, guidance_scale: the spec's where None. Scale 1 is no guidance.
+        num_inference_steps, guidance_scale, guidance_rescale: the spec's where None. Scale 1 is no guidance; a list is one a picture.
+        negative_class_labels, negative_prompt: what guidance leads away from, one or one a picture, in place of the null prompt.
         seed: picture i is drawn from (seed, first_index + i) alone, whatever the batch. Default 0.
         generator: a list, one a picture; or one for all, which draws the batch as diffusers does. Instead of `seed`.
         latents: (B, C, *S) noise to start from; a stochastic sampler still draws from seed or generator.
@@ -90,8 +94,13 @@ def sample(
         raise SamplingError(f"seed is {seed}; a seed is a whole number from 0 to 2**63 - 1")
     if batch_size is not None and batch_size < 1:
         raise SamplingError(f"batch_size is {batch_size}; at least 1 is needed")
-    spec = adjusted(model.spec, steps=num_inference_steps, guidance_scale=guidance_scale, height=height, width=width, num_frames=num_frames)
+    whole_scale = guidance_scale if guidance_scale is None or isinstance(guidance_scale, int | float) else None
+    sizes = {"height": height, "width": width, "num_frames": num_frames}
+    spec = adjusted(model.spec, steps=num_inference_steps, guidance_scale=whole_scale, guidance_rescale=guidance_rescale, **sizes)
     items = requested(spec, class_labels=class_labels, prompt=prompt, num_images=num_images, each=num_images_per_prompt)
+    steering = steered(
+        spec, len(items), scales=guidance_scale, negative_class_labels=negative_class_labels, negative_prompt=negative_prompt
+    )
     size = (spec.backbone.in_channels, *spec.latent_size())
     wanted = (len(items), *size)
     if latents is not None and latents.shape != wanted:
@@ -108,7 +117,7 @@ def sample(
         rows = slice(lo, lo + step)
         part = noise if noise.shared else Noise(noise.generators[rows])
         begun = start[rows].to(model.device, model.dtype)
-        for i, (t, x) in enumerate(walk(model, spec, items[rows], begun, part, ledger)):
+        for i, (t, x) in enumerate(walk(model, spec, items[rows], begun, part, ledger, steering.rows(rows))):
             if callback_on_step_end is not None:
                 callback_on_step_end(i, t, x)
         parts.append(x)
@@ -118,16 +127,34 @@ def sample(
 
 
 @torch.no_grad()
-def walk(model: Model, spec: ModelSpec, items: Sequence[Any], x: Tensor, noise: Noise, ledger: Ledger) -> Iterator[tuple[float, Tensor]]:
+def walk(
+    model: Model,
+    spec: ModelSpec,
+    items: Sequence[Any],
+    x: Tensor,
+    noise: Noise,
+    ledger: Ledger,
+    steering: Steering | None = None,
+) -> Iterator[tuple[float, Tensor]]:
     """Yield (t, x) after each step of one batch, from noise x (B, C, *S) to data."""
-    cond = model.prompt.encode(items)
-    null = model.prompt.null(len(items)) if spec.guidance.scale != 1 else None
-    schedule, sampler = spec.schedule.build(), spec.sampler.build()
-    denoiser = sampler.prepare(Denoiser(model.backbone, schedule, guided(cond, null, spec.guidance), ledger=ledger))
+    sampler = spec.sampler.build()
+    denoiser = sampler.prepare(denoiser_of(model, spec, items, ledger, steering or Steering()))
+    schedule = denoiser.schedule
     times = schedule.times(spec.sampling.steps)
     start = schedule.start(x, times[0])
     for t, after in zip(times[1:], sampler.trajectory(denoiser, start, schedule, spec.sampling.steps, noise), strict=True):
         yield float(t), after
+
+
+def denoiser_of(model: Model, spec: ModelSpec, items: Sequence[Any], ledger: Ledger, steering: Steering) -> Denoiser:
+    """Return what predicts from x for these items, guided as spec and request say."""
+    scales = None if steering.scales is None else torch.tensor(steering.scales, dtype=torch.float64)
+    null = None
+    if scales is not None or spec.guidance.scale != 1:
+        null = model.prompt.null(len(items)) if steering.negative is None else model.prompt.encode(steering.negative)
+    branches = guided(model.prompt.encode(items), null, spec.guidance, scales)
+    schedule = spec.schedule.at(spec.latent_size()).build()
+    return Denoiser(model.backbone, schedule, branches, ledger=ledger, rescale=spec.guidance.rescale)
 
 
 def _array(pixels: Tensor) -> Any:

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 from ditzoo.errors import listed, suggest
 
 if TYPE_CHECKING:
-    from ditzoo.interfaces import Backbone, Codec, Conditioning, Dataset, Features, Loss, Prompt, Sampler, Schedule
+    from ditzoo.interfaces import Backbone, Codec, Conditioning, Dataset, Features, Loss, Prompt, Sampler, Schedule, Spacing
     from ditzoo.model_spec import ModelSpec
     from ditzoo.zoo import Zoo
 
@@ -63,6 +63,7 @@ class Part(Spec):
     slot: ClassVar[str]
     provides: ClassVar[frozenset[str]] = frozenset()
     requires: ClassVar[frozenset[str]] = frozenset()
+    shorthand: ClassVar[str | None] = None  # the field that `"kind:text"` fills with the text
 
     kind: str
 
@@ -164,7 +165,21 @@ class ScheduleSpec(Part):
         """The number of distinct times the network knows, or None where time is continuous."""
         return None
 
+    def at(self, size: Sequence[int]) -> Self:
+        """Return the schedule for latents of another size than that of training, where it depends on the size."""
+        return self
+
     def build(self) -> Schedule:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
+class SpacingSpec(Part):
+    """Which times of a schedule are walked. `discrete` is true where it speaks of trained steps."""
+
+    slot: ClassVar[str] = "spacing"
+    discrete: ClassVar[bool] = False
+
+    def build(self) -> Spacing:
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
 
 
@@ -172,6 +187,10 @@ class SamplerSpec(Part):
     """How noise becomes data, step by step."""
 
     slot: ClassVar[str] = "sampler"
+
+    def check_steps(self, steps: int) -> str | None:
+        """Say why this sampler cannot do what it says in so many steps and what to do, or return None if it can."""
+        return None
 
     def build(self) -> Sampler:
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
@@ -292,6 +311,7 @@ SamplerSlot = Annotated[SerializeAsAny[SamplerSpec], BeforeValidator(_from_zoo(S
 CodecSlot = Annotated[SerializeAsAny[CodecSpec], BeforeValidator(_from_zoo(CodecSpec))]
 DatasetSlot = Annotated[SerializeAsAny[DatasetSpec], BeforeValidator(_from_zoo(DatasetSpec))]
 FeaturesSlot = Annotated[SerializeAsAny[FeaturesSpec], BeforeValidator(_from_zoo(FeaturesSpec))]
+SpacingSlot = Annotated[SerializeAsAny[SpacingSpec], BeforeValidator(_from_zoo(SpacingSpec))]
 LossSlot = Annotated[SerializeAsAny[LossSpec], BeforeValidator(_from_zoo(LossSpec))]
 
 SLOTS: dict[str, type[Part]] = {
@@ -306,6 +326,7 @@ SLOTS: dict[str, type[Part]] = {
         DatasetSpec,
         FeaturesSpec,
         LossSpec,
+        SpacingSpec,
     )
 }
 

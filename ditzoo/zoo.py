@@ -102,7 +102,7 @@ class Zoo:
         return [f"plugin '{name}' was left out: {message}" for name, message in self.failures.items()]
 
     def part(self, slot: str, data: Any) -> Part:
-        """Validate `data` ({"kind": ..., fields}, or a bare kind) as a part of `slot`."""
+        """Validate `data` ({"kind": ..., fields}, a bare kind, or "kind:text" for a kind with a shorthand) as a part of `slot`."""
         if isinstance(data, str):
             data = {"kind": data}
         if not isinstance(data, Mapping) or "kind" not in data:
@@ -111,7 +111,12 @@ class Zoo:
                 "{slot} needs a table with a kind, found {found} (kinds: {kinds})",
                 {"slot": slot, "found": repr(data), "kinds": listed(self.kinds[slot])},
             )
-        kind = str(data["kind"])
+        kind, _, text = str(data["kind"]).partition(":")
+        field = getattr(self.kinds[slot].get(kind), "shorthand", None)
+        if text and field:
+            data = {**data, "kind": kind, field: text}
+        else:
+            kind = str(data["kind"])
         if kind not in self.kinds[slot]:
             raise PydanticCustomError(
                 "ditzoo",

@@ -54,7 +54,7 @@ def test_what_a_repository_says_is_in_the_spec(repository, zoo):
     spec = found.spec
     assert (spec.name, spec.card.license) == ("dit", "cc-by-nc-4.0")
     assert spec.prompt.names == tuple(LABELS.values())
-    assert (spec.schedule.kind, spec.schedule.spacing, spec.sampler.kind, spec.sampler.clip) == ("linear", "leading", "ddim", None)
+    assert (spec.schedule.kind, spec.schedule.spacing.kind, spec.sampler.kind, spec.sampler.clip) == ("linear", "leading", "ddim", None)
     assert (spec.codec.factor, spec.codec.subfolder, spec.codec.scale) == (8, "vae", 0.18215)
     assert (spec.guidance.scale, spec.sampling.steps, spec.backbone.numerics) == (4.0, 50, "diffusers")
     assert found.notes == ("read as layout 'diffusers-dit' by transformer/config.json",)

@@ -50,7 +50,7 @@ def diffusion_loss(
     target = schedule.target(latents, draws.noise, t)
     loss = (out[:, :channels] - target).square().flatten(1).mean(1)
     if objective is not None:
-        loss = loss * weights(schedule, model.spec.schedule.prediction, t, objective).to(loss)
+        loss = loss * weights(schedule, t, objective).to(loss)
     if out.shape[1] == 2 * channels:
         seen = schedule.split(torch.cat([out[:, :channels].detach(), out[:, channels:]], 1), x, t)
         if seen.variance is not None:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ditzoo.interfaces import Schedule
-from ditzoo.predictions import PREDICTIONS
 
 if TYPE_CHECKING:
     from ditzoo.training.recipe import Objective
@@ -51,12 +50,13 @@ def drawn_times(uniform: Tensor, objective: Objective) -> Tensor:
     return TIMES[objective.times](uniform, objective)
 
 
-def weights(schedule: Schedule, prediction: str, t: Tensor, objective: Objective) -> Tensor:
+def weights(schedule: Schedule, t: Tensor, objective: Objective) -> Tensor:
     """Return what the squared error of each row's native prediction weighs, (B,) float64.
 
-    With x_t fixed, eps = (x_t - alpha x_0) / sigma; so a prediction p x_0 + q eps is off by (p - q alpha / sigma) for one in x_0.
+    With x_t fixed, eps = (x_t - alpha x_0) / sigma; so a prediction p x_0 + q eps is off by (p - q alpha / sigma) for one in x_0:
+    what the target, which is linear, makes of x_0 = 1 and eps = -alpha / sigma.
     """
     alpha, sigma = schedule.alpha_sigma(t)
     sigma = sigma.clamp(min=1e-6)
-    p, q = PREDICTIONS[prediction](alpha, sigma)
-    return WEIGHTINGS[objective.weighting]((alpha / sigma).square(), (p - q * alpha / sigma).square().clamp(min=1e-12), objective)
+    off = schedule.target(torch.ones_like(t)[:, None], -(alpha / sigma)[:, None], t)[:, 0]
+    return WEIGHTINGS[objective.weighting]((alpha / sigma).square(), off.square().clamp(min=1e-12), objective)

@@ -1,4 +1,4 @@
-"""Variance-preserving schedules and the samplers ddpm, ddim and heun, as a plugin of ditzoo."""
+"""Variance-preserving schedules, spacings of steps, and samplers written over alpha and sigma, as a plugin of ditzoo."""
 
 from __future__ import annotations
 
@@ -9,10 +9,31 @@ from ditzoo.specs import Part
 
 @hookimpl
 def ditzoo_parts() -> list[type[Part]]:
-    from ditzoo_diffusion.schedules import CosineSpec, LinearSpec, ScaledLinearSpec
-    from ditzoo_diffusion.specs import DDIMSpec, DDPMSpec, HeunSpec
+    from ditzoo_diffusion import schedules, spacings, specs
+    from ditzoo_diffusion.borrowed_spec import BorrowedSpec
 
-    return [LinearSpec, ScaledLinearSpec, CosineSpec, DDPMSpec, DDIMSpec, HeunSpec]
+    return [
+        schedules.LinearSpec,
+        schedules.ScaledLinearSpec,
+        schedules.CosineSpec,
+        schedules.EDMSpec,
+        spacings.LinspaceSpec,
+        spacings.TrailingSpec,
+        spacings.LeadingSpec,
+        spacings.KarrasSpec,
+        spacings.BetaSpec,
+        specs.DDPMSpec,
+        specs.DDIMSpec,
+        specs.EulerSpec,
+        specs.HeunSpec,
+        specs.AB2Spec,
+        specs.DPMSolverSpec,
+        specs.UniPCSpec,
+        specs.AdaptiveSpec,
+        specs.ChurnSpec,
+        specs.SDESpec,
+        BorrowedSpec,
+    ]
 
 
 @hookimpl

@@ -14,6 +14,7 @@ from ditzoo_diffusion.specs import DDIMSpec, DDPMSpec
 BETAS: dict[str, type[VPSpec]] = {"linear": LinearSpec, "scaled_linear": ScaledLinearSpec, "squaredcos_cap_v2": CosineSpec}
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "learned_range": "learned"}
+SPACINGS = {"use_karras_sigmas": "karras", "use_beta_sigmas": "beta"}
 # What our samplers have one value of; another one is told, and left out only if the sampler is named.
 FIXED: Data = {"thresholding": False, "steps_offset": 0, "set_alpha_to_one": True}
 SAMPLED = ("DDIMScheduler", "DDPMScheduler")
@@ -40,7 +41,7 @@ class Schedulers(Component):
 
     def read(self, name: str, config: Data, source: Data) -> dict[str, Data | str]:
         curve, prediction = config.get("beta_schedule", "linear"), config.get("prediction_type", "epsilon")
-        changed = [f"{field}" for field in ("trained_betas", "rescale_betas_zero_snr", "use_flow_sigmas") if config.get(field)]
+        changed = [f"{field}" for field in ("trained_betas", "use_flow_sigmas", "use_exponential_sigmas") if config.get(field)]
         if curve not in BETAS or prediction not in PREDICTIONS or changed:
             told = f"{name} with beta_schedule '{curve}', prediction_type '{prediction}'" + "".join(f" and {field}" for field in changed)
             return {slot: f"no {slot} here is that of {told}; say {slot}.kind=KIND" for slot in ("schedule", "sampler")}
@@ -48,7 +49,8 @@ class Schedulers(Component):
             "kind": BETAS[curve].model_fields["kind"].default,
             "prediction": PREDICTIONS[prediction],
             "train_steps": config.get("num_train_timesteps", 1000),
-            "spacing": config.get("timestep_spacing", "leading"),
+            "spacing": next((kind for field, kind in SPACINGS.items() if config.get(field)), config.get("timestep_spacing", "leading")),
+            "zero_snr": bool(config.get("rescale_betas_zero_snr")),
         }
         schedule |= {
             field: config.get(field, default)
@@ -76,13 +78,18 @@ class Schedulers(Component):
             return f"schedule '{schedule.kind}' has no scheduler among DDIM and DDPM; set schedule.kind to one of {', '.join(_kinds())}"
         if isinstance(schedule, CosineSpec) and (schedule.offset, schedule.max_beta) != (0.008, 0.999):
             return f"diffusers' cosine has offset 0.008 and max_beta 0.999, not {schedule.offset:g} and {schedule.max_beta:g}"
+        if schedule.spacing.kind not in ("linspace", "leading", "trailing"):
+            return (
+                f"diffusers' DDIM and DDPM have no spacing '{schedule.spacing.kind}'; set schedule.spacing to linspace, leading or trailing"
+            )
         config: Data = {
             "num_train_timesteps": schedule.train_steps,
             "beta_schedule": curve,
             "beta_start": getattr(schedule, "beta_start", 1e-4),
             "beta_end": getattr(schedule, "beta_end", 0.02),
             "prediction_type": next(theirs for theirs, ours in PREDICTIONS.items() if ours == schedule.prediction),
-            "timestep_spacing": schedule.spacing,
+            "timestep_spacing": schedule.spacing.kind,
+            "rescale_betas_zero_snr": schedule.zero_snr,
             "steps_offset": 0,
             "trained_betas": None,
         }

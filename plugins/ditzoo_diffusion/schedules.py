@@ -6,28 +6,41 @@ Step s of the literature (0 .. train_steps - 1) is our time t = (s + 1) / train_
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ditzoo.specs import Positive, ScheduleSpec
+from ditzoo.specs import Positive, ScheduleSpec, SpacingSlot
+from ditzoo_diffusion.spacings import LinspaceSpec
 
 if TYPE_CHECKING:
     from ditzoo.interfaces import Schedule
 
 
 class VPSpec(ScheduleSpec):
-    """Common fields. `spacing` chooses which of the trained steps are walked: `linspace` from the last to the first
-    (Improved DDPM's respacing), `leading` multiples from zero (diffusers' default), `trailing` multiples from the last.
+    """Common fields. `spacing` chooses which of the trained steps are walked: a part of its own, such as `linspace`, `trailing`, `karras`.
+
+    `zero_snr` rescales the betas so that the last step is pure noise (Lin et al. 2023, algorithm 1); eps tells nothing of the data there.
     """
 
     family: ClassVar[str] = "vp"
-    provides: ClassVar[frozenset[str]] = frozenset({"variance-preserving"})
+    provides: ClassVar[frozenset[str]] = frozenset({"variance-preserving", "discrete-time"})
     free_fields: ClassVar[frozenset[str]] = frozenset({"spacing"})
 
-    prediction: Literal["eps", "x0", "v"] = "eps"
+    prediction: Literal["eps", "x0", "v", "velocity", "velocity-to-data", "score"] = "eps"
     train_steps: Positive = 1000
-    spacing: Literal["linspace", "leading", "trailing"] = "linspace"
+    spacing: SpacingSlot = LinspaceSpec()
+    zero_snr: bool = False
+
+    @property
+    def provides_now(self) -> frozenset[str]:
+        return self.provides if self.zero_snr else self.provides | {"signal-at-start"}
+
+    @model_validator(mode="after")
+    def _tells_of_data(self) -> Self:
+        if self.zero_snr and self.prediction in ("eps", "score"):
+            raise ValueError(f"zero_snr begins in pure noise, where {self.prediction} tells nothing of the data; set prediction=v")
+        return self
 
     @property
     def max_steps(self) -> int:
@@ -78,6 +91,40 @@ class CosineSpec(VPSpec):
 
         n = self.train_steps
         return [min(1 - alpha_bar((i + 1) / n) / alpha_bar(i / n), self.max_beta) for i in range(n)]
+
+
+class EDMSpec(ScheduleSpec):
+    """The levels of Karras et al. 2022, sigma / alpha from `sigma_max` down to `sigma_min`, on a path scaled to deviation `sigma_data`:
+    alpha = cos(pi t / 2), sigma = sigma_data sin(pi t / 2), so sigma / alpha = sigma_data tan(pi t / 2).
+
+    `edm` is that paper's target F: with it and this scale, the network is preconditioned as there (but for inputs, which are not divided
+    by `sigma_data`). Times in training are log-normal in sigma / alpha, and the network is fed `time_scale` ln(sigma / alpha) / 4.
+    """
+
+    kind: Literal["edm"] = "edm"
+    family: ClassVar[str] = "edm"
+    provides: ClassVar[frozenset[str]] = frozenset({"signal-at-start"})
+    free_fields: ClassVar[frozenset[str]] = frozenset({"spacing", "sigma_min", "sigma_max"})
+
+    prediction: Literal["edm", "eps", "x0", "v", "velocity", "velocity-to-data", "score"] = "edm"
+    sigma_data: float = Field(0.5, gt=0)
+    sigma_min: float = Field(0.002, gt=0)
+    sigma_max: float = Field(80.0, gt=0)
+    log_mean: float = -1.2
+    log_deviation: float = Field(1.2, gt=0)
+    time_scale: float = Field(1000.0, gt=0)
+    spacing: SpacingSlot | None = Field(None, description="which times are walked; None: Karras' with rho 7, from sigma_max to sigma_min")
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min={self.sigma_min:g} is not below sigma_max={self.sigma_max:g}")
+        return self
+
+    def build(self) -> Schedule:
+        from ditzoo_diffusion.edm import EDM
+
+        return EDM(self)
 
 
 def _line(first: float, last: float, count: int) -> list[float]:

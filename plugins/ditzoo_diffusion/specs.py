@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ditzoo.specs import SamplerSpec
 
@@ -50,13 +50,141 @@ class DDIMSpec(SamplerSpec):
         return DDIM(self.clip, self.keep_eps, self.eta)
 
 
-class HeunSpec(SamplerSpec):
+class OnGridSpec(SamplerSpec):
+    """Common fields of solvers of the probability-flow ODE. `along` is the variable that is walked: `data` (x_0 is the slope),
+    `noise` (eps is, as Karras et al. 2022 and diffusers have it) or `path` (the straight path's velocity; flow matching's own).
+    """
+
+    along: Literal["data", "noise", "path"] = "data"
+    clip: float | None = Field(None, gt=0)
+
+    @property
+    def requires_now(self) -> frozenset[str]:
+        return frozenset({"signal-at-start"}) if self.along == "noise" else frozenset()
+
+
+class EulerSpec(OnGridSpec):
+    """Euler's method on the probability-flow ODE: first order, the same along every variable, and the same as ddim without noise."""
+
+    kind: Literal["euler"] = "euler"
+
+    def build(self) -> Sampler:
+        from ditzoo_diffusion.ode import Euler
+
+        return Euler(self.along, self.clip)
+
+
+class HeunSpec(OnGridSpec):
     """Heun's second-order method on the probability-flow ODE (Karras et al. 2022); two evaluations a step, one in the last."""
 
     kind: Literal["heun"] = "heun"
-    clip: float | None = Field(None, gt=0)
 
     def build(self) -> Sampler:
         from ditzoo_diffusion.ode import Heun
 
-        return Heun(self.clip)
+        return Heun(self.along, self.clip)
+
+
+class AB2Spec(OnGridSpec):
+    """Adams and Bashforth's two-step method: second order with one evaluation a step."""
+
+    kind: Literal["ab2"] = "ab2"
+    along: Literal["data", "noise", "path"] = "path"
+
+    def build(self) -> Sampler:
+        from ditzoo_diffusion.ode import AB2
+
+        return AB2(self.along, self.clip)
+
+
+class MultistepSpec(SamplerSpec):
+    """Common fields of multistep solvers of a chosen order."""
+
+    order: Literal[1, 2, 3] = 2
+    clip: float | None = Field(None, gt=0)
+
+    def check_steps(self, steps: int) -> str | None:
+        if steps >= self.order:
+            return None
+        return (
+            f"{self.kind} of order {self.order} needs {self.order} steps to have it, {steps} asked; set sampler.order={steps} or more steps"
+        )
+
+
+class DPMSolverSpec(MultistepSpec):
+    """DPM-Solver++ (Lu et al. 2022), multistep, of order 1 to 3; `sde` is its stochastic form, of order 1 or 2."""
+
+    kind: Literal["dpm-solver++"] = "dpm-solver++"
+    sde: bool = False
+
+    @model_validator(mode="after")
+    def _order_of_sde(self) -> Self:
+        if self.sde and self.order == 3:
+            raise ValueError("the stochastic form has orders 1 and 2; set order=2, or sde=false")
+        return self
+
+    def build(self) -> Sampler:
+        from ditzoo_diffusion.multistep import DPMSolver
+
+        return DPMSolver(self.order, self.sde, self.clip)
+
+
+class UniPCSpec(MultistepSpec):
+    """UniPC (Zhao et al. 2023) with B(h) = e^h - 1: each look corrects the step before it and predicts the next."""
+
+    kind: Literal["unipc"] = "unipc"
+
+    def build(self) -> Sampler:
+        from ditzoo_diffusion.multistep import UniPC
+
+        return UniPC(self.order, self.clip)
+
+
+class AdaptiveSpec(SamplerSpec):
+    """Dormand and Prince's fifth-order method on the probability-flow ODE, with steps of its own between the times of the schedule, as
+    long as `rtol` and `atol` allow. One step length serves the whole batch, so a picture depends on its batch within the tolerance.
+    """
+
+    kind: Literal["adaptive"] = "adaptive"
+    rtol: float = Field(1e-3, gt=0)
+    atol: float = Field(1e-3, gt=0)
+    clip: float | None = Field(None, gt=0)
+
+    def build(self) -> Sampler:
+        from ditzoo_diffusion.adaptive import Adaptive
+
+        return Adaptive(self.rtol, self.atol, self.clip)
+
+
+class ChurnSpec(SamplerSpec):
+    """The stochastic sampler of Karras et al. 2022 (algorithm 2): noise is added before a step, as much as `churn` / steps of the level
+    where sigma / alpha lies within `interval`, and a Heun (`order` 2) or Euler step goes from there.
+    """
+
+    kind: Literal["churn"] = "churn"
+    churn: float = Field(40.0, ge=0)
+    interval: tuple[float, float] = (0.05, 50.0)
+    noise: float = Field(1.003, gt=0)
+    order: Literal[1, 2] = 2
+    clip: float | None = Field(None, gt=0)
+
+    def build(self) -> Sampler:
+        from ditzoo_diffusion.churn import Churn
+
+        return Churn(self.churn, self.interval, self.noise, self.order, self.clip)
+
+
+class SDESpec(SamplerSpec):
+    """Euler and Maruyama on the reverse SDE whose diffusion is `scale` times sigma (`sigma`) or 1 (`constant`), as SiT samples
+    (Ma et al. 2024, eq. 6): a DDIM step, half the diffusion times the score, and noise; the last step adds none.
+    """
+
+    kind: Literal["sde"] = "sde"
+    diffusion: Literal["sigma", "constant"] = "sigma"
+    scale: float = Field(1.0, ge=0)
+    clip: float | None = Field(None, gt=0)
+
+    def build(self) -> Sampler:
+        from ditzoo_diffusion.churn import ReverseSDE
+
+        return ReverseSDE(self.diffusion, self.scale, self.clip)

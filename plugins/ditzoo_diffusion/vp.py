@@ -10,59 +10,57 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ditzoo.errors import SamplingError
-from ditzoo.interfaces import Prediction, Schedule
-from ditzoo.predictions import combine, solve
+from ditzoo.interfaces import Prediction
+from ditzoo.paths import Path
 
 if TYPE_CHECKING:
     from ditzoo_diffusion.schedules import VPSpec
 
 
-class DiscreteVP(Schedule):
+class DiscreteVP(Path):
     """`train_steps` noise levels; index k = t * train_steps, k = 0 is clean, k = s + 1 is step s of the literature."""
 
     def __init__(self, spec: VPSpec) -> None:
-        self.spec = spec
+        super().__init__(spec.prediction, spec.spacing.build())
+        self.steps = spec.train_steps
         betas = torch.tensor(spec.betas(), dtype=torch.float64, device="cpu")
-        self.log_alpha_bar = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])  # (T + 1,)
+        levels = torch.log1p(-betas).cumsum(0)
+        self.log_alpha_bar = torch.cat([betas.new_zeros(1), _to_pure_noise(levels) if spec.zero_snr else levels])  # (T + 1,)
 
     @property
     def count(self) -> int:
-        return self.spec.train_steps
-
-    def times(self, steps: int) -> Tensor:
-        if not 1 <= steps <= self.count:
-            raise SamplingError(f"{steps} steps asked of a schedule that has 1 to {self.count}; set steps within that")
-        return torch.cat([(self._walked(steps) + 1) / self.count, torch.zeros(1, dtype=torch.float64)])
-
-    def _walked(self, steps: int) -> Tensor:
-        """Return the trained steps to walk, falling, (steps,) float64."""
-        if steps == 1:
-            return torch.tensor([self.count - 1], dtype=torch.float64)
-        if self.spec.spacing == "linspace":
-            return torch.linspace(self.count - 1, 0, steps, dtype=torch.float64).round()
-        if self.spec.spacing == "leading":
-            return (torch.arange(steps, dtype=torch.float64) * (self.count // steps)).flip(0)
-        return torch.arange(self.count, 0, -self.count / steps, dtype=torch.float64)[:steps].round() - 1
+        return self.steps
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         index = (t.double() * self.count).clamp(0, self.count)
         below = (index + 1e-9).floor().long().clamp(max=self.count - 1)  # a time that is a step but for rounding is that step
         table = self.log_alpha_bar.to(t.device)
-        log_alpha_bar = torch.lerp(table[below], table[below + 1], (index - below).clamp(min=0))
+        inside = (index - below).clamp(min=0)
+        to_nothing = table[below] + 2 * torch.log1p(-inside)  # alpha falls evenly where the next step is pure noise
+        log_alpha_bar = torch.where(table[below + 1].isinf(), to_nothing, torch.lerp(table[below], table[below + 1], inside))
         return (log_alpha_bar / 2).exp(), (-torch.expm1(log_alpha_bar)).sqrt()
+
+    def time_at(self, half: Tensor) -> Tensor:
+        wanted, table = -torch.nn.functional.softplus(-2 * half.double()), self.log_alpha_bar.to(half.device)
+        cell = torch.searchsorted(-table, -wanted).clamp(1, self.count)
+        low, high = table[cell - 1], table[cell]
+        to_nothing = -torch.expm1((wanted - low) / 2)
+        inside = torch.where(high.isinf(), to_nothing, (wanted - low) / (high - low)).clamp(0, 1)
+        return (cell - 1 + inside) / self.count
 
     def model_time(self, t: Tensor) -> Tensor:
         return (t.double() * self.count - 1).clamp(min=0)
 
     def split(self, out: Tensor, x: Tensor, t: Tensor) -> Prediction:
         channels = x.shape[1]
-        x0, eps = solve(self.spec.prediction, out[:, :channels], x, *self.alpha_sigma(t))
-        learned = out.shape[1] == 2 * channels
-        return Prediction(x0, eps, (out[:, channels:] + 1) / 2 if learned else None)
-
-    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        return combine(self.spec.prediction, x0, eps, *self.alpha_sigma(t))
+        seen = super().split(out, x, t)
+        return seen if out.shape[1] == channels else Prediction(seen.x0, seen.eps, (out[:, channels:] + 1) / 2)
 
     def draw(self, uniform: Tensor) -> Tensor:
         return ((uniform.double() * self.count).floor() + 1) / self.count
+
+
+def _to_pure_noise(log_alpha_bar: Tensor) -> Tensor:
+    """Shift and scale alpha so that the last is 0 and the first stays (Lin et al. 2023, algorithm 1)."""
+    alpha = (log_alpha_bar / 2).exp()
+    return 2 * ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])).log()

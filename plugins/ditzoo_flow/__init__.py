@@ -1,4 +1,4 @@
-"""The flow-matching schedule as a plugin of ditzoo."""
+"""The paths of flow matching, and SiT's stochastic sampler, as a plugin of ditzoo."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from ditzoo.specs import Part
 
 @hookimpl
 def ditzoo_parts() -> list[type[Part]]:
-    from ditzoo_flow.spec import FlowSpec
+    from ditzoo_flow.spec import FlowSpec, GVPSpec
 
-    return [FlowSpec]
+    return [FlowSpec, GVPSpec]

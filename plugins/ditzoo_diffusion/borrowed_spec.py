@@ -1,0 +1,75 @@
+"""The spec of `diffusers:NAME`: a scheduler of diffusers as a sampler, with what it needs known without importing it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ditzoo.errors import listed, suggest
+from ditzoo.specs import SamplerSpec
+
+if TYPE_CHECKING:
+    from ditzoo.interfaces import Sampler
+
+# by name: what the path must be, in the words of schedules
+DISCRETE, STRAIGHT = frozenset({"variance-preserving", "discrete-time"}), frozenset({"straight-path"})
+EITHER = (
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "SASolverScheduler",
+    "UniPCMultistepScheduler",
+)
+KNOWN: dict[str, frozenset[str]] = {
+    **dict.fromkeys(
+        (
+            "DDIMScheduler",
+            "DDPMScheduler",
+            "EulerAncestralDiscreteScheduler",
+            "EulerDiscreteScheduler",
+            "HeunDiscreteScheduler",
+            "KDPM2AncestralDiscreteScheduler",
+            "KDPM2DiscreteScheduler",
+            "LMSDiscreteScheduler",
+            "PNDMScheduler",
+            *EITHER,
+        ),
+        DISCRETE,
+    ),
+    **dict.fromkeys(("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"), STRAIGHT),
+}
+
+
+class BorrowedSpec(SamplerSpec):
+    """A scheduler of diffusers: `sampler = "diffusers:EulerDiscreteScheduler"`, with `config` passed on to it. It is given the levels of
+    the model's schedule and eps (a velocity where it is one for flow matching), walks its own timesteps, and draws from our generators.
+    Some schedulers serve flow matching only with `config = {use_flow_sigmas = true}`.
+    """
+
+    kind: Literal["diffusers"] = "diffusers"
+    shorthand: ClassVar[str | None] = "scheduler"
+    scheduler: str
+    config: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.scheduler not in KNOWN:
+            raise ValueError(
+                f"no scheduler '{self.scheduler}' of diffusers is known here{suggest(self.scheduler, KNOWN)} (known: {listed(KNOWN)})"
+            )
+        return self
+
+    @property
+    def straight(self) -> bool:
+        """Whether it walks the straight path of flow matching."""
+        return KNOWN[self.scheduler] is STRAIGHT or bool(self.config.get("use_flow_sigmas"))
+
+    @property
+    def requires_now(self) -> frozenset[str]:
+        return STRAIGHT if self.straight else KNOWN[self.scheduler]
+
+    def build(self) -> Sampler:
+        from ditzoo_diffusion.borrowed import Borrowed
+
+        return Borrowed(self)
