@@ -39,7 +39,7 @@ def test_the_guided_output_is_null_plus_scale_times_the_difference(model, scale)
     spec = model.spec.model_copy(update={"guidance": model.spec.guidance.model_copy(update={"scale": scale})})
     cond, null = native(model, x, [1, 2, 3]), native(model, x, [model.spec.prompt.classes] * 3)
     expected = split(model, null + scale * (cond - null), x)
-    torch.testing.assert_close(seen(model, x, [1, 2, 3], spec).x0, expected.x0, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(seen(model, x, [1, 2, 3], spec).x0, expected.x0, atol=2e-3, rtol=2e-3)
 
 
 def test_a_scale_a_picture_is_each_pictures_own(model):
@@ -47,14 +47,14 @@ def test_a_scale_a_picture_is_each_pictures_own(model):
     found = seen(model, x, [1, 2, 3], steering=Steering(scales=scales)).x0
     for row, scale in enumerate(scales):
         spec = model.spec.model_copy(update={"guidance": model.spec.guidance.model_copy(update={"scale": scale})})
-        torch.testing.assert_close(found[row : row + 1], seen(model, x[row : row + 1], [row + 1], spec).x0, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found[row : row + 1], seen(model, x[row : row + 1], [row + 1], spec).x0, atol=2e-3, rtol=2e-3)
 
 
 def test_a_negative_label_stands_where_the_null_does(model):
     x = torch.randn(2, 3, 8, 8)
     cond, away = native(model, x, [1, 2]), native(model, x, [4, 4])
     expected = split(model, away + 3.0 * (cond - away), x)
-    torch.testing.assert_close(seen(model, x, [1, 2], steering=Steering(negative=(4, 4))).x0, expected.x0, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(seen(model, x, [1, 2], steering=Steering(negative=(4, 4))).x0, expected.x0, atol=2e-3, rtol=2e-3)
 
 
 @pytest.mark.parametrize("rescale", [0.3, 1.0])
@@ -66,7 +66,7 @@ def test_rescale_brings_the_deviation_back(model, rescale):
     share = cond.flatten(1).std(1) / guided.flatten(1).std(1)
     expected = split(model, guided * (rescale * share + 1 - rescale).view(-1, 1, 1, 1), x)
     spec = model.spec.model_copy(update={"guidance": model.spec.guidance.model_copy(update={"rescale": rescale})})
-    torch.testing.assert_close(seen(model, x, [1, 2], spec).x0, expected.x0, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(seen(model, x, [1, 2], spec).x0, expected.x0, atol=2e-3, rtol=2e-3)
 
 
 def test_sample_takes_them_and_each_picture_is_what_it_is_alone(model):
@@ -74,7 +74,7 @@ def test_sample_takes_them_and_each_picture_is_what_it_is_alone(model):
     together = model.sample(class_labels=[1, 2, 3], guidance_scale=[1.0, 2.0, 4.0], negative_class_labels=[4, 3, 0], **asked).images
     for row, (label, scale, away) in enumerate(((1, 1.0, 4), (2, 2.0, 3), (3, 4.0, 0))):
         alone = model.sample(class_labels=label, guidance_scale=[scale], negative_class_labels=away, first_index=row, **asked).images
-        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(together[row : row + 1], alone, atol=2e-3, rtol=2e-3)
     assert not torch.equal(
         model.sample(class_labels=[1], guidance_rescale=0.7, **asked).images, model.sample(class_labels=[1], **asked).images
     )
