@@ -67,6 +67,11 @@ class Part(Spec):
 
     kind: str
 
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        """Return tiny instances for tests and tables: fields by a name that tells variants of the kind apart, empty for the plain one."""
+        return {"": {}}
+
     @property
     def provides_now(self) -> frozenset[str]:
         """What this part offers as it is declared: `provides`, unless a field adds or takes away."""
@@ -187,6 +192,7 @@ class SamplerSpec(Part):
     """How noise becomes data, step by step."""
 
     slot: ClassVar[str] = "sampler"
+    adaptations: ClassVar[tuple[tuple[str, ...], ...]] = ()  # settings over a model, any of which may make a refused pair fit
 
     def check_steps(self, steps: int) -> str | None:
         """Say why this sampler cannot do what it says in so many steps and what to do, or return None if it can."""

@@ -1,4 +1,4 @@
-"""Commands that look and make nothing: list, search, show, check, plugins, env. None needs weights."""
+"""Commands that look and make nothing: list, search, show, check, matrix, plugins, env. None needs weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VARIABLES = ("DITZOO_PLUGINS", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB
 
 def add_to(group: click.Group) -> None:
     """Add these commands to the command line."""
-    for command in (list_, search, show, check, plugins, env):
+    for command in (list_, search, show, check, matrix, plugins, env):
         group.add_command(command)
 
 
@@ -120,6 +120,29 @@ def check(names: tuple[str, ...], settings: tuple[str, ...], as_json: bool) -> N
     problems = [problem for row in report for problem in row["problems"]]
     if problems:
         raise SpecError("\n".join(problems))
+
+
+@click.command()
+@click.option("--run", is_flag=True, help="Draw a tiny picture by every pair that is not refused; code 1 if one fails.")
+@click.option("--markdown", is_flag=True, help="Print Markdown tables, as in the documentation.")
+@json_option
+def matrix(run: bool, markdown: bool, as_json: bool) -> None:
+    """Tell which sampler runs on which schedule and backbone, of everything installed: ok, adapted (how) or refused (why)."""
+    from ditzoo.matrix import as_data, table
+    from ditzoo.matrix import matrix as compute
+
+    cells = compute(open_zoo(), run=run)
+    if as_json:
+        print_json(list(as_data(cells)))
+    elif markdown:
+        click.echo("\n\n".join(table(cells, backbone) for backbone in dict.fromkeys(cell.backbone for cell in cells)))
+    else:
+        print_columns(
+            [("BACKBONE", "SCHEDULE", "SAMPLER", "VERDICT", "")]
+            + [(cell.backbone, cell.schedule, cell.sampler, cell.verdict, " ".join(filter(None, (cell.why, cell.ran)))) for cell in cells]
+        )
+    if any(cell.ran.startswith("failed") for cell in cells):
+        raise SystemExit(1)
 
 
 @click.command()

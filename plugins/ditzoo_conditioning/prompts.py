@@ -50,6 +50,10 @@ class LabelSpec(PromptSpec):
     dropout: float = Field(0.1, ge=0, lt=1)
     names: tuple[str, ...] = ()
 
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        return {"": {"classes": 5}}
+
     @model_validator(mode="after")
     def _a_name_a_class(self) -> LabelSpec:
         if self.names and len(self.names) != self.classes:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ditzoo.interfaces import Sampler
 
 # by name: what the path must be, in the words of schedules
-DISCRETE, STRAIGHT = frozenset({"variance-preserving", "discrete-time"}), frozenset({"straight-path"})
+DISCRETE, STRAIGHT = frozenset({"variance-preserving", "discrete-time", "signal-at-start"}), frozenset({"straight-path"})
 EITHER = (
     "DEISMultistepScheduler",
     "DPMSolverMultistepScheduler",
@@ -26,16 +26,15 @@ KNOWN: dict[str, frozenset[str]] = {
         (
             "DDIMScheduler",
             "DDPMScheduler",
-            "EulerAncestralDiscreteScheduler",
             "EulerDiscreteScheduler",
-            "HeunDiscreteScheduler",
-            "KDPM2AncestralDiscreteScheduler",
             "KDPM2DiscreteScheduler",
-            "LMSDiscreteScheduler",
-            "PNDMScheduler",
             *EITHER,
         ),
         DISCRETE,
+    ),
+    **dict.fromkeys(  # not finite, or far off, where the first step is a long one in sigma / alpha
+        ("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "PNDMScheduler"),
+        DISCRETE | {"moderate-noise"},
     ),
     **dict.fromkeys(("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"), STRAIGHT),
 }
@@ -49,8 +48,13 @@ class BorrowedSpec(SamplerSpec):
 
     kind: Literal["diffusers"] = "diffusers"
     shorthand: ClassVar[str | None] = "scheduler"
+    adaptations: ClassVar[tuple[tuple[str, ...], ...]] = (("sampler.config.use_flow_sigmas=true",),)
     scheduler: str
     config: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        return {name.removesuffix("Scheduler"): {"scheduler": name} for name in KNOWN}
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -63,7 +67,7 @@ class BorrowedSpec(SamplerSpec):
     @property
     def straight(self) -> bool:
         """Whether it walks the straight path of flow matching."""
-        return KNOWN[self.scheduler] is STRAIGHT or bool(self.config.get("use_flow_sigmas"))
+        return KNOWN[self.scheduler] is STRAIGHT or (self.scheduler in EITHER and bool(self.config.get("use_flow_sigmas")))
 
     @property
     def requires_now(self) -> frozenset[str]:

@@ -6,7 +6,7 @@ Step s of the literature (0 .. train_steps - 1) is our time t = (s + 1) / train_
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,9 @@ from ditzoo_diffusion.spacings import LinspaceSpec
 
 if TYPE_CHECKING:
     from ditzoo.interfaces import Schedule
+
+
+MODERATE = 1e-6  # alpha^2 at the noisiest step; below it a step along sigma / alpha is too long for a second look, and for fp32
 
 
 class VPSpec(ScheduleSpec):
@@ -34,7 +37,14 @@ class VPSpec(ScheduleSpec):
 
     @property
     def provides_now(self) -> frozenset[str]:
-        return self.provides if self.zero_snr else self.provides | {"signal-at-start"}
+        if self.zero_snr:
+            return self.provides
+        last = math.prod(1 - beta for beta in self.betas())
+        return self.provides | {"signal-at-start"} | ({"moderate-noise"} if last > MODERATE else set())
+
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        return {"": {}, "zero SNR": {"zero_snr": True, "prediction": "v"}}
 
     @model_validator(mode="after")
     def _tells_of_data(self) -> Self:
@@ -103,7 +113,7 @@ class EDMSpec(ScheduleSpec):
 
     kind: Literal["edm"] = "edm"
     family: ClassVar[str] = "edm"
-    provides: ClassVar[frozenset[str]] = frozenset({"signal-at-start"})
+    provides: ClassVar[frozenset[str]] = frozenset({"signal-at-start", "moderate-noise"})
     free_fields: ClassVar[frozenset[str]] = frozenset({"spacing", "sigma_min", "sigma_max"})
 
     prediction: Literal["edm", "eps", "x0", "v", "velocity", "velocity-to-data", "score"] = "edm"

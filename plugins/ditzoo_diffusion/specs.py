@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,9 +21,15 @@ class DDPMSpec(SamplerSpec):
     variance: Literal["small", "large", "learned"] = "small"
     clip: float | None = Field(None, gt=0)
 
+    adaptations: ClassVar[tuple[tuple[str, ...], ...]] = (("backbone.learn_sigma=true",),)
+
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        return {"": {}, "large": {"variance": "large"}, "learned": {"variance": "learned"}}
+
     @property
     def requires_now(self) -> frozenset[str]:
-        needs = {"small": set(), "large": {"variance-preserving"}, "learned": {"variance-preserving", "learned-variance"}}
+        needs = {"small": set(), "large": {"variance-preserving"}, "learned": {"variance-preserving", "discrete-time", "learned-variance"}}
         return frozenset(needs[self.variance])
 
     def build(self) -> Sampler:
@@ -44,6 +50,10 @@ class DDIMSpec(SamplerSpec):
     clip: float | None = Field(None, gt=0)
     keep_eps: bool = False
 
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        return {"": {}, "eta 1": {"eta": 1.0}}
+
     def build(self) -> Sampler:
         from ditzoo_diffusion.stochastic import DDIM
 
@@ -60,7 +70,7 @@ class OnGridSpec(SamplerSpec):
 
     @property
     def requires_now(self) -> frozenset[str]:
-        return frozenset({"signal-at-start"}) if self.along == "noise" else frozenset()
+        return frozenset({"moderate-noise"}) if self.along == "noise" else frozenset()
 
 
 class EulerSpec(OnGridSpec):
@@ -78,6 +88,11 @@ class HeunSpec(OnGridSpec):
     """Heun's second-order method on the probability-flow ODE (Karras et al. 2022); two evaluations a step, one in the last."""
 
     kind: Literal["heun"] = "heun"
+    adaptations: ClassVar[tuple[tuple[str, ...], ...]] = (("sampler.along=path",),)
+
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        return {"": {}, "along noise": {"along": "noise"}, "along path": {"along": "path"}}
 
     def build(self) -> Sampler:
         from ditzoo_diffusion.ode import Heun
@@ -116,6 +131,10 @@ class DPMSolverSpec(MultistepSpec):
 
     kind: Literal["dpm-solver++"] = "dpm-solver++"
     sde: bool = False
+
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        return {"": {}, "order 3": {"order": 3}, "sde": {"sde": True}}
 
     @model_validator(mode="after")
     def _order_of_sde(self) -> Self:

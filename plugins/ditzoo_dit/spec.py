@@ -47,6 +47,11 @@ class DiTSpec(BackboneSpec):
     positions: Literal["fixed", "extend", "interpolate"] = "fixed"
     numerics: Literal["original", "diffusers"] = "original"
 
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        tiny = {"width": 32, "depth": 2, "heads": 2, "patch": 2, "in_channels": 3, "input_size": [8, 8]}
+        return {"": tiny | {"learn_sigma": False}}
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_size(cls, data: Any) -> Any:

@@ -100,6 +100,10 @@ class TwoStreamSpec(BackboneSpec):
     kind: Literal["toy-two-stream"] = "toy-two-stream"
     provides = frozenset({"two-streams"})
 
+    @classmethod
+    def examples(cls):
+        return {"": {"width": 32, "depth": 2, "in_channels": 3, "input_size": (8, 8)}}
+
     def build(self, conditioning):
         return TwoStream(self, conditioning)
 
