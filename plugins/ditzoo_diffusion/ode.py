@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ditzoo.errors import SamplingError
 from ditzoo.interfaces import Denoise, Prediction, Sampler, Schedule
 from ditzoo.noise import Noise
 from ditzoo.predictions import expand
 from ditzoo_diffusion.along import VARIABLES, Along
 from ditzoo_diffusion.stochastic import clipped
+
+MOST_LOOKS, FOUND, TOLERATED = 60, 1e-5, 1e-2  # of undoing a step: root mean squares of what a repetition still changes
 
 
 class Walk:
@@ -70,10 +73,41 @@ class OnGrid(Sampler):
 
 
 class Euler(OnGrid):
-    """First order, and the same along every variable: DDIM without noise."""
+    """First order, and the same along every variable: DDIM without noise. It can be walked backwards."""
 
     def slope(self, walk: Walk, x: Tensor, i: int, earlier: list[Tensor]) -> Tensor:
         return walk.look(x, i)
+
+    def invert(self, denoise: Denoise, x: Tensor, schedule: Schedule, steps: int) -> Iterator[Tensor]:
+        if self.clip is not None:
+            raise SamplingError(f"what sampler.clip={self.clip:g} cuts off cannot be found again; set sampler.clip=null, or leave it out")
+        walk = Walk(denoise, schedule, steps, "path", None)
+        for i in reversed(range(steps)):
+            x = _undone(walk, x, i)
+            yield x
+
+
+def _undone(walk: Walk, x: Tensor, i: int) -> Tensor:
+    """Return the x at point i that step i takes to this x: z_i = z_(i + 1) - length * slope(z_i) as a fixed point, found by repetition.
+
+    Along the straight path the step to clean data is one like the others. A repetition that moves farther than the one before is halved.
+    """
+    scale, z_next, length = expand(walk.scales[i], x), x / expand(walk.scales[i + 1], x), expand(walk.length(i), x)
+    z, moved, pace = z_next, float("inf"), 1.0
+    for _ in range(MOST_LOOKS):
+        change = z_next - length * walk.look(z * scale, i) - z
+        size = float(change.flatten(1).square().mean(1).sqrt().max())
+        if size > moved:
+            pace = max(pace / 2, 1 / 16)
+        z, moved = z + pace * change, size
+        if size < FOUND:
+            break
+    if moved > TOLERATED:
+        raise SamplingError(
+            f"the step from t={float(walk.times[i]):.3g} cannot be undone: {MOST_LOOKS} looks leave {moved:.2g}; "
+            f"take more steps, or less guidance"
+        )
+    return z * scale
 
 
 class Heun(OnGrid):

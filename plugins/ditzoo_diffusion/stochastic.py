@@ -106,3 +106,10 @@ class DDIM(Ancestral):
         toward = (step.next_sigma**2 - deviation**2).clamp(min=0).sqrt()
         x_next = expand(step.next_alpha, x) * seen.x0 + expand(toward, x) * seen.eps
         return x_next + expand(deviation, x) * noise.draw(x) if deviation > 0 else x_next
+
+    def invert(self, denoise: Denoise, x: Tensor, schedule: Schedule, steps: int) -> Iterator[Tensor]:
+        if self.eta > 0:
+            return super().invert(denoise, x, schedule, steps)
+        from ditzoo_diffusion.ode import Euler  # the same step, and its inverse
+
+        return Euler(clip=self.clip).invert(denoise, x, schedule, steps)
