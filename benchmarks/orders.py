@@ -7,16 +7,12 @@ ratio of the errors in 80 and 160 steps.
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
 import torch
 
 from ditzoo.noise import Noise
+from ditzoo.testing.oracle import Window, mixture_denoiser
 from ditzoo.zoo import Zoo
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from oracle import Window, mixture_denoiser
 
 PATHS = {
     "linear": {"kind": "linear", "train_steps": 100_000, "beta_start": 1e-6, "beta_end": 2e-4},

@@ -77,6 +77,21 @@ def _frame(zoo: Zoo, backbone: Data) -> Data | None:
     return None
 
 
+def matched(zoo: Zoo, *, settings: Sequence[str] = (), **parts: Data) -> ModelSpec | None:
+    """Return a tiny model around some parts, the rest being the first examples that go with them; None if none do."""
+    slots = ("backbone", "conditioning", "prompt", "schedule", "sampler")
+    options = [[parts[slot]] if slot in parts else list(examples(zoo, slot).values()) for slot in slots]
+    for chosen in itertools.product(*options):
+        data: Data = {"name": "tiny", "sampling": {"steps": STEPS, "samples": 1}, **dict(zip(slots, chosen, strict=True))}
+        channels = zoo.part("backbone", data["backbone"]).in_channels  # type: ignore[attr-defined]
+        for codec in sorted(zoo.kinds["codec"], key=lambda kind: kind != "pixels"):
+            try:
+                return zoo.model(override(data | {"codec": {"kind": codec, "channels": channels}}, settings))
+            except SpecError:
+                continue
+    return None
+
+
 def _verdict(zoo: Zoo, data: Data) -> tuple[Literal["ok", "adapted", "refused"], str, ModelSpec | None]:
     data = data | {"sampling": {"steps": STEPS, "samples": 1}}
     try:

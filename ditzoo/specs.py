@@ -63,6 +63,7 @@ class Part(Spec):
     slot: ClassVar[str]
     provides: ClassVar[frozenset[str]] = frozenset()
     requires: ClassVar[frozenset[str]] = frozenset()
+    expected_failures: ClassVar[Mapping[str, str]] = {}  # checks of ditzoo.testing that this part is known to fail, with the reason
     shorthand: ClassVar[str | None] = None  # the field that `"kind:text"` fills with the text
 
     kind: str
@@ -193,6 +194,11 @@ class SamplerSpec(Part):
 
     slot: ClassVar[str] = "sampler"
     adaptations: ClassVar[tuple[tuple[str, ...], ...]] = ()  # settings over a model, any of which may make a refused pair fit
+
+    @property
+    def promised_order(self) -> int | None:
+        """The order of convergence that this sampler has on a smooth path, or None where it promises none."""
+        return None
 
     def check_steps(self, steps: int) -> str | None:
         """Say why this sampler cannot do what it says in so many steps and what to do, or return None if it can."""

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_ditzoo, tiny
-from oracle import ends, mixture_denoiser
 
 from ditzoo.errors import DitzooError
 from ditzoo.matrix import matrix, table
 from ditzoo.noise import Noise
+from ditzoo.testing.oracle import ends, mixture_denoiser
 from ditzoo.zoo import Zoo
 
 COUNT, STEPS = 1500, 40

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from oracle import Window, distribution, ends, mixture_denoiser
 
 from ditzoo.errors import SamplingError
 from ditzoo.noise import Noise
+from ditzoo.testing.oracle import Window, distribution, ends, mixture_denoiser
 
 PATHS = {
     "linear": {"kind": "linear", "train_steps": 100_000, "beta_start": 1e-6, "beta_end": 2e-4},  # fine enough to be smooth

@@ -98,13 +98,19 @@ def show(name: str, settings: tuple[str, ...], as_json: bool) -> None:
 @set_option
 @json_option
 def check(names: tuple[str, ...], settings: tuple[str, ...], as_json: bool) -> None:
-    """Check that the parts of models fit together. NAMES are catalogue names, local-dir:PATH or SPEC.toml."""
+    """Check that the parts of models fit together, or that all that a plugin registers keeps the promises of its slots.
+
+    NAMES are catalogue names, local-dir:PATH, SPEC.toml, or names of installed plugins, which 'ditzoo plugins' lists.
+    """
     from ditzoo.errors import DitzooError, SpecError
     from ditzoo.sources import resolve
 
     zoo = open_zoo()
     report: list[dict[str, Any]] = []
     for name in names:
+        if name in zoo.plugins:
+            report.append(_conformance(zoo, name, quiet=as_json))
+            continue
         try:
             spec = resolve(name, zoo, settings).spec
             parts = {slot: getattr(spec, slot).kind for slot in ("backbone", "conditioning", "prompt", "schedule", "sampler", "codec")}
@@ -115,11 +121,24 @@ def check(names: tuple[str, ...], settings: tuple[str, ...], as_json: bool) -> N
         print_json(report)
     else:
         for row in report:
-            if row["ok"]:
+            if row["ok"] and "parts" in row:
                 click.echo(f"{row['name']}: ok ({', '.join(f'{slot} {kind}' for slot, kind in row['parts'].items())})")
     problems = [problem for row in report for problem in row["problems"]]
     if problems:
         raise SpecError("\n".join(problems))
+
+
+def _conformance(zoo: Zoo, plugin: str, *, quiet: bool) -> dict[str, Any]:
+    """Run the conformance checks of a plugin and print each as it ends."""
+    from ditzoo.testing import check_package
+
+    findings = []
+    for one in check_package(zoo, plugin):
+        findings.append({"part": one.part, "check": one.check, "ok": one.ok, "told": one.told})
+        if not quiet:
+            click.echo(f"{'ok  ' if one.ok else 'FAIL'}  {one.part}: {one.check}{f' ({one.told})' if one.told else ''}")
+    wrong = [f"{one['part']}: {one['check']}: {one['told']}" for one in findings if not one["ok"]]
+    return {"name": plugin, "ok": not wrong, "checks": findings, "problems": wrong}
 
 
 @click.command()

@@ -14,6 +14,7 @@ class AdaLNZeroSpec(ConditioningSpec):
     """Adaptive layer norm whose gates start at zero: every block begins as the identity. The published DiT."""
 
     kind: Literal["adaln-zero"] = "adaln-zero"
+    provides: ClassVar[frozenset[str]] = frozenset({"identity-at-start"})
     requires: ClassVar[frozenset[str]] = frozenset({"single-stream", "prompt-vec"})
 
     def build(self, width: int) -> Conditioning:

@@ -25,6 +25,9 @@ class Borrowed(Sampler):
     def __init__(self, spec: BorrowedSpec) -> None:
         self.spec = spec
 
+    def evaluations(self, steps: int) -> int:
+        return self.spec.looks(steps)
+
     def trajectory(self, denoise: Denoise, x: Tensor, schedule: Schedule, steps: int, noise: Noise) -> Iterator[Tensor]:
         scheduler = self._scheduler(schedule)
         self._set_times(scheduler, schedule, steps)

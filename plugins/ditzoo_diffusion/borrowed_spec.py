@@ -21,6 +21,9 @@ EITHER = (
     "SASolverScheduler",
     "UniPCMultistepScheduler",
 )
+TWICE = frozenset({"FlowMatchHeunDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler"})
+RUNGE_KUTTA = 9  # looks that PNDM takes beyond one a step, in its first three
+FEWEST = {"PNDMScheduler": 4}
 KNOWN: dict[str, frozenset[str]] = {
     **dict.fromkeys(
         (
@@ -72,6 +75,16 @@ class BorrowedSpec(SamplerSpec):
     @property
     def requires_now(self) -> frozenset[str]:
         return STRAIGHT if self.straight else KNOWN[self.scheduler]
+
+    def check_steps(self, steps: int) -> str | None:
+        fewest = FEWEST.get(self.scheduler, 1)
+        return f"{self.scheduler} takes at least {fewest} steps, {steps} asked; set sampling.steps={fewest}" if steps < fewest else None
+
+    def looks(self, steps: int) -> int:
+        """Return how often it looks in so many steps."""
+        if self.scheduler in TWICE:
+            return 2 * steps - 1
+        return steps + RUNGE_KUTTA if self.scheduler == "PNDMScheduler" else steps
 
     def build(self) -> Sampler:
         from ditzoo_diffusion.borrowed import Borrowed
