@@ -20,9 +20,10 @@ def commands() -> None:
 
 def main() -> None:
     """Run the command line; turn what a person can cause into one line and exit code 2."""
-    from ditzoo.cli import looking, making, measuring, moving
+    from ditzoo.cli import authoring, looking, making, measuring, moving
 
     looking.add_to(commands)
+    authoring.add_to(commands)
     making.add_to(commands)
     measuring.add_to(commands)
     moving.add_to(commands)

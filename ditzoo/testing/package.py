@@ -9,9 +9,9 @@ from ditzoo.errors import PluginError, listed, suggest
 from ditzoo.matrix import examples
 from ditzoo.specs import Part
 from ditzoo.testing.findings import Checks, Finding, outcomes
-from ditzoo.testing.models import backbone_checks, codec_checks, conditioning_checks, layout_checks, prompt_checks
-from ditzoo.testing.samplers import sampler_checks
-from ditzoo.testing.schedules import schedule_checks
+from ditzoo.testing.of_models import backbone_checks, codec_checks, conditioning_checks, layout_checks, prompt_checks
+from ditzoo.testing.of_samplers import sampler_checks
+from ditzoo.testing.of_schedules import schedule_checks
 from ditzoo.zoo import Zoo, kind_of
 
 # by slot; slots without a line are not checked

@@ -139,4 +139,3 @@ def _stateless(spec: SamplerSpec, schedule: Schedule) -> None:
 
 def _pickles(spec: SamplerSpec) -> None:
     hold(pickle.loads(pickle.dumps(spec)) == spec, "the spec is another one after pickling")
-    pickle.dumps(spec.build())
