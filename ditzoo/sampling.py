@@ -141,6 +141,12 @@ def walk(
     denoiser = sampler.prepare(denoiser_of(model, spec, items, ledger, steering or Steering()))
     schedule = denoiser.schedule
     times = schedule.times(spec.sampling.steps)
+    if len(times) != spec.sampling.steps + 1 or not bool((times.diff() < 0).all()):
+        shown = ", ".join(f"{float(t):.4g}" for t in times[:6])
+        raise SamplingError(
+            f"schedule '{spec.schedule.kind}' gives {len(times)} times for {spec.sampling.steps} steps, {shown} ...; one more than steps, "
+            f"falling strictly, are due: 'ditzoo check' tells what its plugin breaks, or choose another schedule.spacing"
+        )
     start = schedule.start(x, times[0])
     for t, after in zip(times[1:], sampler.trajectory(denoiser, start, schedule, spec.sampling.steps, noise), strict=True):
         yield float(t), after

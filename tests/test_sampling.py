@@ -114,3 +114,12 @@ def test_saved_models_load_by_folder_exactly(zoo, model, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     assert torch.equal(latents(again, num_images=2), latents(model, num_images=2))
     assert again.spec.weights.schedule == model.spec.schedule
+
+
+def test_times_that_do_not_fall_are_refused_before_a_step_is_made(zoo, monkeypatch):
+    model = build(zoo.model(tiny(schedule={"kind": "flow"})))
+    monkeypatch.setattr("ditzoo_flow.schedule.Flow.times", lambda self, steps: torch.tensor([1.0, 0.5, 0.5, 0.0], dtype=torch.float64))
+    with pytest.raises(
+        SamplingError, match=r"schedule 'flow' gives 4 times for 3 steps, 1, 0.5, 0.5, 0 ...; one more than steps, falling strictly"
+    ):
+        model.sample(num_images=1, num_inference_steps=3)
