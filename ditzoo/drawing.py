@@ -40,6 +40,8 @@ def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[st
             prompt=list(request["prompts"]) or None,
             num_images=request["num_images"],
             num_images_per_prompt=request["num_images_per_prompt"],
+            negative_class_labels=list(request.get("negative_labels", ())) or None,
+            negative_prompt=list(request.get("negative_prompts", ())) or None,
             seed=request["seed"],
             batch_size=batch,
             callback_on_step_end=lambda step, t, x: bar.update(),
@@ -80,7 +82,7 @@ def command_line(name: str, settings: Sequence[str], request: dict[str, Any], ou
     for setting in settings:
         words += ["--set", setting]
     for option, value in request.items():
-        flag = "--" + {"labels": "label", "prompts": "prompt"}.get(option, option).replace("_", "-")
+        flag = "--" + (option[:-1] if option.endswith(("labels", "prompts")) else option).replace("_", "-")
         for one in value if isinstance(value, tuple) else (value,):
             if one is True:
                 words.append(flag)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+
 import pytest
 import torch
-from conftest import tiny, wake
+from conftest import run_ditzoo, tiny, wake
 
 from ditzoo.assemble import build
 from ditzoo.denoiser import Ledger
@@ -98,3 +101,32 @@ def test_what_makes_no_sense_is_refused(model, request_, told):
     with pytest.raises(SamplingError) as refusal:
         model.sample(class_labels=[1, 2, 3], num_inference_steps=2, **request_)
     assert told in str(refusal.value)
+
+
+def test_the_command_line_takes_them_and_says_them_again(tmp_path):
+    words = [
+        "sample",
+        "fashion-dit",
+        "-l",
+        "bag",
+        "-l",
+        "coat",
+        "--negative-label",
+        "sandal",
+        "--guidance-rescale",
+        0.5,
+    ]
+    done = run_ditzoo(*words, "--steps", 2, "--out", tmp_path / "a", "--json")
+    assert done.returncode == 0, done.stderr
+    command = json.loads(done.stdout)["command"]
+    assert "--negative-label sandal" in command
+    assert "--guidance-rescale 0.5" in command
+    again = run_ditzoo(*shlex.split(command.replace(str(tmp_path / "a"), str(tmp_path / "b")))[1:])
+    assert again.returncode == 0, again.stderr
+    plain = run_ditzoo(*words[:6], "--steps", 2, "--out", tmp_path / "c")
+    assert plain.returncode == 0, plain.stderr
+    drawn = [(tmp_path / name / "00000.png").read_bytes() for name in "abc"]
+    assert drawn[0] == drawn[1] != drawn[2]
+    wrong = run_ditzoo(*words, "--negative-label", "hat", "--negative-label", "bag", "--out", tmp_path / "d")
+    assert wrong.returncode == 2
+    assert "hat" in wrong.stderr

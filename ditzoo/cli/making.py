@@ -27,6 +27,9 @@ def add_to(group: click.Group) -> None:
 @click.option("--num-images-per-prompt", type=int, default=1, show_default=True, help="How many of each label or prompt.")
 @click.option("--steps", type=int, help="Steps of the sampler.")
 @click.option("-g", "--guidance-scale", type=float, help="Classifier-free guidance; 1 is none.")
+@click.option("--guidance-rescale", type=float, help="How far guidance is brought back to the unguided deviation, 0 to 1.")
+@click.option("--negative-label", "negative_labels", multiple=True, help="Class to lead away from; one for all, or one a picture.")
+@click.option("--negative-prompt", "negative_prompts", multiple=True, help="Text to lead away from; one for all, or one a picture.")
 @click.option("--height", type=int, help="Height in pixels.")
 @click.option("--width", type=int, help="Width in pixels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Picture i depends on (seed, i) alone.")
@@ -44,15 +47,14 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
     Writes a PNG each, a labelled grid, and samples.json, whose command makes the same pictures again.
     """
     from ditzoo.files import writable_folder
-    from ditzoo.request import adjusted, requested
+    from ditzoo.request import adjusted, requested, steered
 
     found = open_model(name, settings, lock)
     if not request["random_weights"]:
         found = found.opened()
         found.weights()
-    spec = adjusted(
-        found.spec, steps=request["steps"], guidance_scale=request["guidance_scale"], height=request["height"], width=request["width"]
-    )
+    asked = ("guidance_scale", "guidance_rescale", "height", "width", "steps")
+    spec = adjusted(found.spec, **{name: request[name] for name in asked})
     items = requested(
         spec,
         class_labels=list(request["labels"]) or None,
@@ -60,6 +62,8 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
         num_images=request["num_images"],
         each=request["num_images_per_prompt"],
     )
+    away = {"negative_class_labels": list(request["negative_labels"]) or None, "negative_prompt": list(request["negative_prompts"]) or None}
+    steered(spec, len(items), **away)
     out = writable_folder(out or Path("samples") / spec.name)
 
     from ditzoo.drawing import draw
