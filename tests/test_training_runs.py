@@ -140,18 +140,19 @@ def test_min_snr_weighs_each_prediction_as_the_same_error_of_x0(zoo):
     """eps: min(SNR, 5) / SNR; v: min(SNR, 5) / (SNR + 1); x0: min(SNR, 5) (Hang et al. 2023, section 3.4)."""
     objective = Objective(weighting="min-snr")
     for kind in ("linear", "cosine"):
-        schedule = zoo.part("schedule", kind).build()
         t = torch.tensor([0.05, 0.3, 0.6, 0.9], dtype=torch.float64)
-        alpha, sigma = schedule.alpha_sigma(t)
-        snr = (alpha / sigma) ** 2
-        bounded = snr.clamp(max=5)
-        for prediction, expected in (("eps", bounded / snr), ("v", bounded / (snr + 1)), ("x0", bounded)):
-            torch.testing.assert_close(weights(schedule, prediction, t, objective), expected)
-            assert torch.equal(weights(schedule, prediction, t, Objective()), torch.ones(4, dtype=torch.float64))
+        for prediction in ("eps", "v", "x0"):
+            schedule = zoo.part("schedule", {"kind": kind, "prediction": prediction}).build()
+            alpha, sigma = schedule.alpha_sigma(t)
+            snr = (alpha / sigma) ** 2
+            bounded = snr.clamp(max=5)
+            expected = {"eps": bounded / snr, "v": bounded / (snr + 1), "x0": bounded}[prediction]
+            torch.testing.assert_close(weights(schedule, t, objective), expected)
+            assert torch.equal(weights(schedule, t, Objective()), torch.ones(4, dtype=torch.float64))
     flow = zoo.part("schedule", "flow").build()
     t = torch.tensor([0.2, 0.5], dtype=torch.float64)
     snr = ((1 - t) / t) ** 2
-    torch.testing.assert_close(weights(flow, "velocity", t, objective), snr.clamp(max=5) * t**2)  # the velocity is off by 1 / sigma
+    torch.testing.assert_close(weights(flow, t, objective), snr.clamp(max=5) * t**2)  # the velocity is off by 1 / sigma
 
 
 def test_a_weighted_loss_is_the_rows_loss_times_its_weight(zoo):
@@ -160,7 +161,7 @@ def test_a_weighted_loss_is_the_rows_loss_times_its_weight(zoo):
     draws, objective = Draws.of(latents, generator(2)), Objective(weighting="min-snr")
     plain = diffusion_loss(model, model, schedule, latents, [0] * 6, draws)
     found = diffusion_loss(model, model, schedule, latents, [0] * 6, draws, objective)
-    torch.testing.assert_close(found, plain * weights(schedule, "eps", schedule.draw(draws.time), objective).float())
+    torch.testing.assert_close(found, plain * weights(schedule, schedule.draw(draws.time), objective).float())
 
 
 def test_times_are_drawn_as_they_say():
