@@ -78,9 +78,14 @@ def _frame(zoo: Zoo, backbone: Data) -> Data | None:
 
 
 def matched(zoo: Zoo, *, settings: Sequence[str] = (), **parts: Data) -> ModelSpec | None:
-    """Return a tiny model around some parts, the rest being the first examples that go with them; None if none do."""
+    """Return a tiny model around some parts, the rest being the first examples that go with them; None if none do.
+
+    Schedule and sampler have no say in whether backbone, conditioning and prompt fit: one schedule and one sampler without demands do.
+    """
     slots = ("backbone", "conditioning", "prompt", "schedule", "sampler")
-    options = [[parts[slot]] if slot in parts else list(examples(zoo, slot).values()) for slot in slots]
+    shown = {slot: [parts[slot]] if slot in parts else list(examples(zoo, slot).values()) for slot in slots}
+    undemanding = [data for data in shown["sampler"] if not zoo.part("sampler", data).requires_now]
+    options = [*(shown[slot] for slot in slots[:3]), shown["schedule"][:1], undemanding[:1] or shown["sampler"]]
     for chosen in itertools.product(*options):
         data: Data = {"name": "tiny", "sampling": {"steps": STEPS, "samples": 1}, **dict(zip(slots, chosen, strict=True))}
         channels = zoo.part("backbone", data["backbone"]).in_channels  # type: ignore[attr-defined]
