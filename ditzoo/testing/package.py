@@ -9,7 +9,8 @@ from ditzoo.errors import PluginError, listed, suggest
 from ditzoo.matrix import examples
 from ditzoo.specs import Part
 from ditzoo.testing.findings import Checks, Finding, outcomes
-from ditzoo.testing.of_models import backbone_checks, codec_checks, conditioning_checks, layout_checks, prompt_checks
+from ditzoo.testing.of_borders import codec_checks, layout_checks, prompt_checks
+from ditzoo.testing.of_networks import backbone_checks, conditioning_checks
 from ditzoo.testing.of_samplers import sampler_checks
 from ditzoo.testing.of_schedules import schedule_checks
 from ditzoo.zoo import Zoo, kind_of
