@@ -15,13 +15,15 @@ from ditzoo.noise import Noise
 from ditzoo.testing.oracle import ends, mixture_denoiser
 from ditzoo.zoo import Zoo
 
-COUNT, STEPS = 1500, 40
+COUNT = 1500
+ALLOWED = {40: (0.03, 0.12), 15: (0.2, 0.45)}  # by steps: how far mean (beyond what the count explains) and deviation may be off
 CELLS = [cell for cell in matrix(Zoo.installed()) if cell.verdict != "refused"]
 
 
+@pytest.mark.parametrize("steps", ALLOWED)
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.sampler} on {cell.schedule}")
-def test_every_pair_that_is_not_refused_draws_from_the_data(cell):
-    """Samples by the exact denoiser have the data's mean and deviation, as near as their count allows."""
+def test_every_pair_that_is_not_refused_draws_from_the_data(cell, steps):
+    """Samples by the exact denoiser have the data's mean and deviation, as near as their count allows; in few steps roughly."""
     schedule, sampler = cell.spec.schedule.build(), cell.spec.sampler.build()
     exact = mixture_denoiser(schedule)
 
@@ -33,10 +35,10 @@ def test_every_pair_that_is_not_refused_draws_from_the_data(cell):
 
     noise = Noise([torch.Generator().manual_seed(3)], shared=True)
     x = noise.draw(torch.empty(COUNT, 1, 1, 1))
-    *_, found = sampler.trajectory(denoise, schedule.start(x, schedule.times(STEPS)[0]), schedule, STEPS, noise)
+    *_, found = sampler.trajectory(denoise, schedule.start(x, schedule.times(steps)[0]), schedule, steps, noise)
     mean, deviation = ends()
-    assert float(found.mean()) == pytest.approx(mean, abs=4 * deviation / COUNT**0.5 + 0.03)
-    assert float(found.std()) == pytest.approx(deviation, rel=0.12)
+    assert float(found.mean()) == pytest.approx(mean, abs=4 * deviation / COUNT**0.5 + ALLOWED[steps][0])
+    assert float(found.std()) == pytest.approx(deviation, rel=ALLOWED[steps][1])
 
 
 def test_the_documented_table_is_the_computed_one(zoo):

@@ -11,14 +11,16 @@ from torch import Tensor
 from ditzoo.interfaces import Denoise, Sampler, Schedule
 from ditzoo.noise import Noise
 from ditzoo.predictions import expand
+from ditzoo_diffusion.along import VARIABLES
 from ditzoo_diffusion.stochastic import clipped
 
+PATH = VARIABLES["path"]
 MOST = 2**0.5 - 1  # the largest share by which a level is raised
 
 
 @dataclass(frozen=True)
 class Churn(Sampler):
-    """Walks x / alpha over sigma / alpha. From pure noise, where alpha is 0, the first step is DDIM's."""
+    """Noise is added at levels of sigma / alpha; the step is along the straight path, where no first step is too long for a second look."""
 
     churn: float
     interval: tuple[float, float]
@@ -42,14 +44,15 @@ class Churn(Sampler):
                 t = schedule.time_at(-raised.log())
                 raised_alpha, raised_sigma = schedule.alpha_sigma(t)
                 x = expand(raised_alpha / alpha, x) * x + expand(raised_alpha, x) * added
-                alpha, sigma, level = raised_alpha, raised_sigma, raised
+                alpha, sigma = raised_alpha, raised_sigma
             seen = clipped(denoise(x, t), x, alpha, sigma, self.clip)
             ahead = expand(alphas[i + 1], x) * seen.x0 + expand(sigmas[i + 1], x) * seen.eps
-            if self.order == 2 and not lowest and torch.isfinite(level):
+            if self.order == 2 and not lowest:
                 there = clipped(denoise(ahead, times[i + 1]), ahead, alphas[i + 1], sigmas[i + 1], self.clip)
-                length = _level(alphas[i + 1], sigmas[i + 1]) - level
-                slope = (seen.eps + there.eps) / 2
-                ahead = expand(alphas[i + 1] / alpha, x) * x + expand(alphas[i + 1] * length, x) * slope
+                scales = PATH.scale(torch.stack([alpha, alphas[i + 1]]), torch.stack([sigma, sigmas[i + 1]]))
+                walked = PATH.walked(torch.stack([alpha, alphas[i + 1]]), torch.stack([sigma, sigmas[i + 1]]))
+                slope = (PATH.slope(seen) + PATH.slope(there)) / 2
+                ahead = expand(scales[1] / scales[0], x) * x + expand(scales[1] * (walked[1] - walked[0]), x) * slope
             x = ahead
             yield x
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ditzoo_diffusion.spacings import BetaSpec, KarrasSpec
 
 FINE = 200_000  # cells of the table that a distribution is inverted by
+HIGHEST = 160.0  # sigma / alpha that Karras' levels begin with at most: above it there is nothing to see, and steps would be spent there
 FIRST = 1e-3  # where a continuous path is taken to end, for spacings that need an end above 0
 
 
@@ -58,10 +59,10 @@ class Karras(Spacing):
 
     def times(self, schedule: Schedule, steps: int) -> Tensor:
         first = FIRST if schedule.count is None else 1 / schedule.count
-        alpha, sigma = schedule.alpha_sigma(torch.tensor([1.0, 1 - first, first], dtype=torch.float64))
+        alpha, sigma = schedule.alpha_sigma(torch.tensor([1.0, first], dtype=torch.float64))
         ratios = sigma / alpha
-        low = ratios[2] if self.spec.sigma_min is None else torch.tensor(self.spec.sigma_min, dtype=torch.float64)
-        high = ratios[0] if torch.isfinite(ratios[0]) else ratios[1]  # pure noise is infinitely noisy: the time before it
+        low = ratios[1] if self.spec.sigma_min is None else torch.tensor(self.spec.sigma_min, dtype=torch.float64)
+        high = ratios[0].clamp(max=HIGHEST)
         high = high if self.spec.sigma_max is None else torch.tensor(self.spec.sigma_max, dtype=torch.float64)
         if steps == 1:
             levels = high[None]

@@ -49,7 +49,7 @@ class LeadingSpec(SpacingSpec):
 class KarrasSpec(SpacingSpec):
     """sigma / alpha to the power 1 / rho falls evenly (Karras et al. 2022, eq. 5), from `sigma_max` to `sigma_min`, then clean data.
 
-    The ends are those of the path's trained times where they are None.
+    The ends are those of the path's trained times where they are None, and `sigma_max` then at most 160.
     """
 
     kind: Literal["karras"] = "karras"

@@ -203,7 +203,7 @@ class AdaptiveSpec(SamplerSpec):
 
 class ChurnSpec(SamplerSpec):
     """The stochastic sampler of Karras et al. 2022 (algorithm 2): noise is added before a step, as much as `churn` / steps of the level
-    where sigma / alpha lies within `interval`, and a Heun (`order` 2) or Euler step goes from there.
+    where sigma / alpha lies within `interval`, and a Heun (`order` 2) or Euler step along the straight path goes from there.
     """
 
     kind: Literal["churn"] = "churn"
