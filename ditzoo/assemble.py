@@ -34,6 +34,8 @@ class Model(nn.Module):
         self.spec = spec
         width = spec.backbone.width
         self.backbone: Backbone = spec.backbone.build(spec.conditioning.build(width))
+        if spec.exits is not None:
+            self.backbone.given_exits = spec.exits.build(self.backbone, width)
         self.prompt: Prompt = spec.prompt.build(width)
 
     def forward(self, x: Tensor, t: Tensor, items: Any) -> Tensor:

@@ -9,107 +9,23 @@ Time `t` runs from 1 (noise) to 0 (data): `x_t = alpha(t) x_0 + sigma(t) eps`. P
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ditzoo.errors import SamplingError
+from ditzoo.streams import Cond as Cond  # the records are part of the interfaces
+from ditzoo.streams import Residual as Residual
+from ditzoo.streams import Stream as Stream
 
 if TYPE_CHECKING:
     from ditzoo.denoiser import Denoiser
     from ditzoo.noise import Noise
-
-
-@dataclass(frozen=True)
-class Cond:
-    """What the prompt says, a row a picture: a pooled vector, tokens, and which tokens count (True)."""
-
-    vec: Tensor  # (B, D)
-    tokens: Tensor  # (B, L, D); L may be 0
-    mask: Tensor | None = None  # (B, L) bool; None: all count
-
-    def rows(self, index: Tensor | slice) -> Cond:
-        return _map_rows(self, index)
-
-    @staticmethod
-    def cat(conds: Sequence[Cond]) -> Cond:
-        """Join the rows of several; shorter token lists are padded with masked tokens."""
-        longest = max(cond.tokens.shape[1] for cond in conds)
-        same = all(cond.tokens.shape[1] == longest and cond.mask is None for cond in conds)
-        padded = conds if same else [cond.padded(longest) for cond in conds]
-        return Cond(
-            torch.cat([cond.vec for cond in padded]),
-            torch.cat([cond.tokens for cond in padded]),
-            None if same else torch.cat([cond.mask for cond in padded if cond.mask is not None]),
-        )
-
-    def padded(self, length: int) -> Cond:
-        """Return the same prompt with `length` tokens, the added ones masked out."""
-        batch, held, width = self.tokens.shape
-        mask = self.mask if self.mask is not None else self.tokens.new_ones(batch, held, dtype=torch.bool)
-        return Cond(
-            self.vec,
-            torch.cat([self.tokens, self.tokens.new_zeros(batch, length - held, width)], 1),
-            torch.cat([mask, mask.new_zeros(batch, length - held)], 1),
-        )
-
-
-class Residual(NamedTuple):
-    """The difference of two streams: what some blocks added."""
-
-    tokens: Tensor
-    context: Tensor | None
-
-
-@dataclass(frozen=True)
-class Stream:
-    """What flows between the blocks of a backbone. Blocks return a new stream with `tokens` (and `context`) changed."""
-
-    tokens: Tensor  # (B, N, D); those of the grid first
-    time: Tensor  # (B, D) embedded time
-    cond: Cond
-    grid: tuple[int, ...]  # tokens on each latent axis
-    context: Tensor | None = None  # (B, L, D) a second stream, for blocks that change the prompt's tokens too
-    vec: Tensor | None = None  # (B, D) what modulates, made from time and prompt by the conditioning
-    positions: Tensor | None = None  # shared by all rows: (N, D) table or rotary angles
-
-    def rows(self, index: Tensor | slice) -> Stream:
-        """Take rows of the batch; what all rows share stays."""
-        return _map_rows(self, index)
-
-    def __sub__(self, earlier: Stream) -> Residual:
-        both = self.context is not None and earlier.context is not None
-        return Residual(self.tokens - earlier.tokens, self.context - earlier.context if both else None)  # type: ignore[operator]
-
-    def __add__(self, residual: Residual) -> Stream:
-        context = self.context
-        if context is not None and residual.context is not None:
-            context = context + residual.context
-        return replace(self, tokens=self.tokens + residual.tokens, context=context)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of everything that this stream keeps alive."""
-        held = [getattr(self, f.name) for f in fields(self)] + [getattr(self.cond, f.name) for f in fields(self.cond)]
-        return sum(tensor.nbytes for tensor in held if isinstance(tensor, Tensor))
-
-
-Record = TypeVar("Record", Cond, Stream)
-
-
-def _map_rows(record: Record, index: Tensor | slice) -> Record:
-    changed: dict[str, Any] = {}
-    for f in fields(record):
-        value = getattr(record, f.name)
-        if f.name != "positions" and isinstance(value, Tensor):
-            changed[f.name] = value[index]
-        elif isinstance(value, Cond):
-            changed[f.name] = value.rows(index)
-    return replace(record, **changed)
+    from ditzoo.passes import Branch, Passes
 
 
 @dataclass(frozen=True)
@@ -164,13 +80,19 @@ class Conditioning(nn.Module, ABC):
 class Backbone(nn.Module, ABC):
     """A network over tokens as pure functions; no state between calls, no guidance inside.
 
-    `run(0, a)` then `run(a, b)` equals `run(0, b)` bit for bit. `exits` are the depths trained to be read out;
-    `stages` the depths at which the stream's layout changes (none by default).
+    `run(0, a)` then `run(a, b)` equals `run(0, b)` bit for bit. `exits` are the depths that its own head is trained to
+    read, if it has such; `given_exits` read others, and are a part of the model beside it. `stages` are the depths at
+    which the stream's layout changes (none by default).
     """
 
     blocks: nn.ModuleList
     exits: tuple[int, ...] = ()
     stages: tuple[int, ...] = ()
+    head_modules: tuple[str, ...] = ()  # names of the modules that `head` uses and nothing else does
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given_exits: Exits | None = None
 
     @property
     def depth(self) -> int:
@@ -190,8 +112,24 @@ class Backbone(nn.Module, ABC):
             stream = block(stream)
         return stream
 
+    def read(self, stream: Stream, depth: int | None = None) -> Tensor:
+        """Read the native prediction out of a stream after `depth` blocks, None for all: by the exit given there, or by the head."""
+        if depth is None or self.given_exits is None or depth not in self.given_exits.at:
+            return self.head(stream, exit=depth)
+        return self.given_exits(self, stream, depth)
+
     def forward(self, x: Tensor, t: Tensor, cond: Cond, depth: int | None = None) -> Tensor:
-        return self.head(self.run(self.begin(x, t, cond), 0, self.depth if depth is None else depth), exit=depth)
+        return self.read(self.run(self.begin(x, t, cond), 0, self.depth if depth is None else depth), depth)
+
+
+class Exits(nn.Module, ABC):
+    """What reads a backbone's stream before its last block, at each of the depths `at`; its parameters are trained with the model."""
+
+    at: tuple[int, ...]
+
+    @abstractmethod
+    def forward(self, backbone: Backbone, stream: Stream, depth: int) -> Tensor:
+        """Read the native prediction (B, C or 2C, *S) out of the stream after `depth` blocks."""
 
 
 class Prompt(nn.Module, ABC):
@@ -291,6 +229,20 @@ class Sampler(ABC):
         return denoiser
 
 
+class Evaluate(Protocol):
+    """How the branches of a look are evaluated at x (B, C, *S) and scalar t: returns the native prediction of each."""
+
+    def __call__(self, branches: Sequence[Branch], x: Tensor, t: Tensor) -> list[Tensor]: ...
+
+
+class DepthPolicy(ABC):
+    """How much of the backbone each look uses. No state is kept here: what a run remembers belongs to what `follow` returns."""
+
+    @abstractmethod
+    def follow(self, passes: Passes) -> Evaluate:
+        """Return what evaluates the looks of one run, by the counted passes of its backbone."""
+
+
 class Codec(ABC):
     """Pixels (B, 3 or 1, *S) in [-1, 1] to latents (B, C, *S) and back."""
 
@@ -323,17 +275,29 @@ class Features(ABC):
         """Look at pixels (B, 3 or 1, *S) in [-1, 1]."""
 
 
+@dataclass(frozen=True)
+class Passage:
+    """One pass of a training step, as extra losses see it."""
+
+    streams: Mapping[int, Stream]  # after so many blocks, for the depths that losses name
+    out: Tensor  # (B, C or 2C, *S) the native prediction
+    target: Tensor  # (B, C, *S) what it should be
+    weights: Tensor  # (B,) what the squared error of each row weighs
+    pixels: Tensor  # (B, 3 or 1, *S) the clean pictures in [-1, 1]
+    backbone: Backbone
+
+
 class Loss(nn.Module, ABC):
-    """An extra term of the training loss that looks into the backbone after block `depth`.
+    """An extra term of the training loss that looks into the backbone after the numbers of blocks in `depths`.
 
     Its parameters are trained with the model, kept in checkpoints, and no part of the finished model.
     """
 
-    depth: int
+    depths: tuple[int, ...]
 
     @abstractmethod
-    def forward(self, stream: Stream, pixels: Tensor) -> Tensor:
-        """Return the term of each row (B,), from the stream after `depth` blocks and the clean pictures (B, C, *S) in [-1, 1]."""
+    def forward(self, passage: Passage) -> Tensor:
+        """Return the term of each row (B,)."""
 
 
 class Dataset(Protocol):

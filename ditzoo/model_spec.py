@@ -12,6 +12,7 @@ from ditzoo.specs import (
     BackboneSlot,
     CodecSlot,
     ConditioningSlot,
+    ExitsSlot,
     Latent,
     Positive,
     PromptSlot,
@@ -103,6 +104,7 @@ class ModelSpec(Spec):
     schedule: ScheduleSlot
     sampler: SamplerSlot
     codec: CodecSlot
+    exits: ExitsSlot | None = None
     guidance: Guidance = Guidance()
     sampling: Sampling = Sampling()
     weights: Weights | None = None
@@ -114,6 +116,12 @@ class ModelSpec(Spec):
 
         refuse(self)
         return self
+
+    @property
+    def readable(self) -> tuple[int, ...]:
+        """The depths at which the backbone's stream can be read out, rising; the last is all of it."""
+        given = self.exits.at if self.exits is not None else ()
+        return tuple(sorted({*self.backbone.exits, *given, self.backbone.depth}))
 
     def pixel_size(self) -> tuple[int, ...]:
         """The size of a sample in pixels, (H, W) or (T, H, W): what `sampling` says, or the size of training."""

@@ -112,6 +112,24 @@ def check_guidance(spec: ModelSpec) -> Iterator[Problem]:
         )
 
 
+def check_exits(spec: ModelSpec) -> Iterator[Problem]:
+    """Exits lie before the last block, and not where the backbone has its own."""
+    if spec.exits is None:
+        return
+    depth, own = spec.backbone.depth, spec.backbone.exits
+    for at in spec.exits.at:
+        if at >= depth:
+            yield "exits.at", f"exits.at names {at} and backbone.depth={depth}; exits lie before the last block: at most {depth - 1}"
+        elif at in own:
+            yield "exits.at", f"exits.at names {at}, where backbone '{spec.backbone.kind}' has an exit of its own; leave it out"
+
+
+def check_sampler(spec: ModelSpec) -> Iterator[Problem]:
+    """A sampler may ask more of the model than capabilities say."""
+    if problem := spec.sampler.check(spec):
+        yield "sampler", problem
+
+
 def check_capabilities(spec: ModelSpec) -> Iterator[Problem]:
     """What one part requires, some other part provides."""
     parts = {slot: part for slot in type(spec).model_fields if hasattr(part := getattr(spec, slot), "provides_now")}
@@ -128,7 +146,7 @@ def check_capabilities(spec: ModelSpec) -> Iterator[Problem]:
             )
 
 
-CHECKS = (check_latent, check_grid, check_prediction, check_steps, check_guidance, check_capabilities)
+CHECKS = (check_latent, check_grid, check_prediction, check_steps, check_guidance, check_exits, check_sampler, check_capabilities)
 
 
 def problems(spec: ModelSpec) -> list[Problem]:

@@ -8,91 +8,35 @@ kind, so the core knows no kind by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
-from ditzoo.errors import listed, suggest
+from ditzoo.parts import Latent as Latent  # what every plugin needs besides is at hand here
+from ditzoo.parts import Part as Part
+from ditzoo.parts import Positive as Positive
+from ditzoo.parts import Size as Size
+from ditzoo.parts import Spec as Spec
+from ditzoo.parts import from_zoo
+from ditzoo.parts import shape as shape
 
 if TYPE_CHECKING:
-    from ditzoo.interfaces import Backbone, Codec, Conditioning, Dataset, Features, Loss, Prompt, Sampler, Schedule, Spacing
+    from ditzoo.interfaces import (
+        Backbone,
+        Codec,
+        Conditioning,
+        Dataset,
+        DepthPolicy,
+        Exits,
+        Features,
+        Loss,
+        Prompt,
+        Sampler,
+        Schedule,
+        Spacing,
+    )
     from ditzoo.model_spec import ModelSpec
-    from ditzoo.zoo import Zoo
-
-Positive = Annotated[int, Field(gt=0)]
-Size = tuple[Positive, ...]
-
-
-class Spec(BaseModel):
-    """Base of all declarations: frozen, and strict about field names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_fields(cls, data: Any) -> Any:
-        if isinstance(data, Mapping):
-            for name in data:
-                if name not in cls.model_fields:
-                    raise PydanticCustomError(
-                        "ditzoo",
-                        "unknown field '{name}'{near} (fields: {fields})",
-                        {
-                            "name": name,
-                            "near": suggest(name, cls.model_fields),
-                            "fields": listed(cls.model_fields, limit=20),
-                        },
-                    )
-        return data
-
-
-class Latent(Spec):
-    """The space that a backbone works in: channels, and how a codec's raw code is scaled: (code - shift) * scale."""
-
-    channels: Positive
-    scale: float = 1.0
-    shift: float = 0.0
-
-
-class Part(Spec):
-    """One exchangeable piece. Subclasses set `slot`, narrow `kind` to a Literal, and build."""
-
-    slot: ClassVar[str]
-    provides: ClassVar[frozenset[str]] = frozenset()
-    requires: ClassVar[frozenset[str]] = frozenset()
-    expected_failures: ClassVar[Mapping[str, str]] = {}  # checks of ditzoo.testing that this part is known to fail, with the reason
-    shorthand: ClassVar[str | None] = None  # the field that `"kind:text"` fills with the text
-
-    kind: str
-
-    @classmethod
-    def examples(cls) -> dict[str, dict[str, Any]]:
-        """Return tiny instances for tests and tables: fields by a name that tells variants of the kind apart, empty for the plain one."""
-        return {"": {}}
-
-    @property
-    def provides_now(self) -> frozenset[str]:
-        """What this part offers as it is declared: `provides`, unless a field adds or takes away."""
-        return self.provides
-
-    @property
-    def requires_now(self) -> frozenset[str]:
-        """What this part needs of the others as it is declared: `requires`, unless a field adds or takes away."""
-        return self.requires
-
-    def files_used(self) -> list[tuple[str, str | None, list[str]]]:
-        """Return what this part opens by itself when used: (folder or repository, revision, patterns of files)."""
-        return []
-
-    def packed(self, folder: Path) -> Self:
-        """Copy what this part needs of this machine into a saved model's folder, and return the part that finds it there.
-
-        Such a part has `source = "."`, which reading the folder, or the repository it becomes, replaces by that place.
-        """
-        return self
 
 
 class BackboneSpec(Part):
@@ -108,7 +52,7 @@ class BackboneSpec(Part):
 
     @property
     def exits(self) -> tuple[int, ...]:
-        """Depths at which the head is trained to read the stream; the last is `depth`."""
+        """Depths that the backbone's own head is trained to read; the last is `depth`."""
         return (self.depth,)
 
     def check_size(self, size: Sequence[int]) -> str | None:
@@ -118,6 +62,25 @@ class BackboneSpec(Part):
         return f"this backbone serves latents of {shape(self.input_size)} alone, not {shape(size)}"
 
     def build(self, conditioning: Conditioning) -> Backbone:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
+class ExitsSpec(Part):
+    """Exits given to a backbone that has none of its own: they read its stream `at` so many blocks."""
+
+    slot: ClassVar[str] = "exits"
+    provides: ClassVar[frozenset[str]] = frozenset({"exits"})
+
+    at: tuple[Positive, ...] = Field(min_length=1)
+
+    @field_validator("at")
+    @classmethod
+    def _rising(cls, at: tuple[int, ...]) -> tuple[int, ...]:
+        if list(at) != sorted(set(at)):
+            raise ValueError(f"depths rise, each once, found {list(at)}; write {sorted(set(at))}")
+        return at
+
+    def build(self, backbone: Backbone, width: int) -> Exits:
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
 
 
@@ -204,7 +167,24 @@ class SamplerSpec(Part):
         """Say why this sampler cannot do what it says in so many steps and what to do, or return None if it can."""
         return None
 
+    def check(self, model: ModelSpec) -> str | None:
+        """Say why such a model cannot be sampled this way and what to do, or return None if it can."""
+        return None
+
     def build(self) -> Sampler:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
+class PolicySpec(Part):
+    """How much of the backbone each look of a run uses."""
+
+    slot: ClassVar[str] = "policy"
+
+    def check(self, model: ModelSpec) -> str | None:
+        """Say why such a model cannot be looked at this way and what to do, or return None if it can."""
+        return None
+
+    def build(self) -> DepthPolicy:
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
 
 
@@ -286,12 +266,11 @@ class FeaturesSpec(Part):
 
 
 class LossSpec(Part):
-    """An extra term of the training loss, which looks into the backbone after block `depth` and weighs `weight`."""
+    """An extra term of the training loss, which weighs `weight`."""
 
     slot: ClassVar[str] = "loss"
 
     weight: float = Field(1.0, gt=0)
-    depth: Positive
 
     def check(self, model: ModelSpec) -> str | None:
         """Say why this term cannot be had of such a model and what to do, or return None if it can."""
@@ -301,30 +280,18 @@ class LossSpec(Part):
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
 
 
-def _from_zoo(slot: type[Part]) -> Callable[[Any, Any], Any]:
-    def resolve(value: Any, info: Any) -> Any:
-        if isinstance(value, slot):
-            return value
-        zoo: Zoo | None = info.context
-        if zoo is None:
-            raise PydanticCustomError(
-                "ditzoo", "a {slot} given as data needs a zoo: use zoo.model(...) or pass a {slot} spec", {"slot": slot.slot}
-            )
-        return zoo.part(slot.slot, value)
-
-    return resolve
-
-
-BackboneSlot = Annotated[SerializeAsAny[BackboneSpec], BeforeValidator(_from_zoo(BackboneSpec))]
-ConditioningSlot = Annotated[SerializeAsAny[ConditioningSpec], BeforeValidator(_from_zoo(ConditioningSpec))]
-PromptSlot = Annotated[SerializeAsAny[PromptSpec], BeforeValidator(_from_zoo(PromptSpec))]
-ScheduleSlot = Annotated[SerializeAsAny[ScheduleSpec], BeforeValidator(_from_zoo(ScheduleSpec))]
-SamplerSlot = Annotated[SerializeAsAny[SamplerSpec], BeforeValidator(_from_zoo(SamplerSpec))]
-CodecSlot = Annotated[SerializeAsAny[CodecSpec], BeforeValidator(_from_zoo(CodecSpec))]
-DatasetSlot = Annotated[SerializeAsAny[DatasetSpec], BeforeValidator(_from_zoo(DatasetSpec))]
-FeaturesSlot = Annotated[SerializeAsAny[FeaturesSpec], BeforeValidator(_from_zoo(FeaturesSpec))]
-SpacingSlot = Annotated[SerializeAsAny[SpacingSpec], BeforeValidator(_from_zoo(SpacingSpec))]
-LossSlot = Annotated[SerializeAsAny[LossSpec], BeforeValidator(_from_zoo(LossSpec))]
+BackboneSlot = Annotated[SerializeAsAny[BackboneSpec], BeforeValidator(from_zoo(BackboneSpec))]
+ConditioningSlot = Annotated[SerializeAsAny[ConditioningSpec], BeforeValidator(from_zoo(ConditioningSpec))]
+PromptSlot = Annotated[SerializeAsAny[PromptSpec], BeforeValidator(from_zoo(PromptSpec))]
+ScheduleSlot = Annotated[SerializeAsAny[ScheduleSpec], BeforeValidator(from_zoo(ScheduleSpec))]
+SamplerSlot = Annotated[SerializeAsAny[SamplerSpec], BeforeValidator(from_zoo(SamplerSpec))]
+CodecSlot = Annotated[SerializeAsAny[CodecSpec], BeforeValidator(from_zoo(CodecSpec))]
+DatasetSlot = Annotated[SerializeAsAny[DatasetSpec], BeforeValidator(from_zoo(DatasetSpec))]
+FeaturesSlot = Annotated[SerializeAsAny[FeaturesSpec], BeforeValidator(from_zoo(FeaturesSpec))]
+SpacingSlot = Annotated[SerializeAsAny[SpacingSpec], BeforeValidator(from_zoo(SpacingSpec))]
+ExitsSlot = Annotated[SerializeAsAny[ExitsSpec], BeforeValidator(from_zoo(ExitsSpec))]
+PolicySlot = Annotated[SerializeAsAny[PolicySpec], BeforeValidator(from_zoo(PolicySpec))]
+LossSlot = Annotated[SerializeAsAny[LossSpec], BeforeValidator(from_zoo(LossSpec))]
 
 SLOTS: dict[str, type[Part]] = {
     base.slot: base
@@ -339,10 +306,7 @@ SLOTS: dict[str, type[Part]] = {
         FeaturesSpec,
         LossSpec,
         SpacingSpec,
+        ExitsSpec,
+        PolicySpec,
     )
 }
-
-
-def shape(size: Sequence[int]) -> str:
-    """Write a size as people do: `32x32`."""
-    return "x".join(str(extent) for extent in size)

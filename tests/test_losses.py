@@ -43,7 +43,7 @@ def test_the_term_is_one_minus_the_mean_cosine_at_each_place(zoo, teacher, condi
     spec = zoo.part("loss", {"kind": "repa", "depth": 2, "hidden": 8, "features": "fashion-cnn"})
     loss = Alignment(spec, teacher(), model.spec)
     pixels, x, t = torch.randn(3, 3, 8, 8), torch.randn(3, 3, 8, 8), torch.tensor([10.0, 500.0, 900.0])
-    out, (term,) = Trainee(model, [loss])(x, t, [1, 2, 3], pixels)
+    out, (term,) = Trainee(model, [loss])(x, t, [1, 2, 3], x, torch.ones(3), pixels)
     assert torch.equal(out, model(x, t, [1, 2, 3]))
     backbone = model.backbone
     tokens = backbone.run(backbone.begin(x, t, model.prompt.encode([1, 2, 3])), 0, 2).tokens[:, :16]
@@ -89,11 +89,44 @@ def test_resumed_it_goes_on_as_it_was(recipe, zoo, tmp_path):
     assert [row["loss_repa"] for row in rows(tmp_path / "whole")] == [row["loss_repa"] for row in rows(tmp_path / "cut")]
 
 
+EXITS = ["model.exits={kind='offset', at=[1]}", "losses=[{kind='exits', weight=0.3, distill=0.25}]"]
+
+
+@pytest.mark.parametrize("learn_sigma", [False, True])
+@pytest.mark.parametrize("kind", ["offset", "separate"])
+def test_the_exit_loss_is_its_formula_and_teaches_trunk_and_exit_but_not_the_teacher(zoo, kind, learn_sigma):
+    model = wake(build(zoo.model(tiny(backbone={"learn_sigma": learn_sigma}, exits={"kind": kind, "at": [1, 2]})))).requires_grad_(True)
+    loss = zoo.part("loss", {"kind": "exits", "distill": 0.25}).build(model.spec)
+    x, t, target = torch.randn(2, 3, 8, 8), torch.tensor([10.0, 900.0]), torch.randn(2, 3, 8, 8)
+    weights = torch.tensor([1.0, 3.0])
+    out, (term,) = Trainee(model, [loss])(x, t, [1, 2], target, weights, x)
+    cond = model.prompt.encode([1, 2])
+    exits = [model.backbone(x, t, cond, depth) for depth in (1, 2)]
+    own = sum((early[:, :3] - target).square().flatten(1).mean(1) for early in exits)
+    taught = sum((early - out).square().flatten(1).mean(1) for early in exits)
+    torch.testing.assert_close(term, weights * (0.75 * own + 0.25 * taught))
+    term.sum().backward()
+    assert all(p.grad is not None for p in model.backbone.given_exits.parameters())
+    assert all(p.grad is None for p in model.backbone.blocks[2].parameters())
+    assert model.backbone.blocks[0].mlp.fc1.weight.grad.abs().max() > 0
+
+
+def test_a_run_trains_exits_beside_the_last_block(recipe, zoo, tmp_path):
+    told = read_recipe(str(recipe), zoo, [*EXITS, "length.steps=60"])
+    train(told, tmp_path, quiet=True)
+    log = rows(tmp_path)
+    assert float(log[-1]["loss_exits"]) < 0.8 * float(log[0]["loss_exits"])
+    model = load_file(tmp_path / "model" / "model.safetensors")
+    assert not torch.equal(model["backbone.given_exits.scale.1"], torch.ones(32))
+
+
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
         (REPA.replace("depth=1", "depth=9"), "loss 'repa': depth=9 is beyond backbone.depth=2"),
-        (REPA.replace("repa", "reqa"), "losses.0: no installed plugin offers loss kind 'reqa'; installed: repa; did you mean 'repa'?"),
+        ("losses=[{kind='exits'}]", "loss 'exits': 'bars' has no exits to train; give it some: model.exits={kind='offset', at=[1]}"),
+        (EXITS[0], "model.exits are trained by none of the losses; add one: losses=[{kind='exits'}], or leave model.exits out"),
+        (REPA.replace("repa", "reqa"), "losses.0: no installed plugin offers loss kind 'reqa'; installed: exits, repa; did you mean 'repa'?"),
         (
             REPA.replace("fashion-cnn", "fashion-cnm"),
             "losses.0.features: no installed plugin offers features kind 'fashion-cnm'; installed: fashion-cnn, inception; did you mean 'fashion-cnn'?",

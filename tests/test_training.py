@@ -143,7 +143,7 @@ def test_the_loss_of_a_perfect_network_is_zero_and_labels_are_dropped(zoo, sched
     built = model.spec.schedule.build()
     seen = []
 
-    def perfect(x, t, items):
+    def perfect(x, t, items, *_):
         seen.append(items)
         return built.target(latents, draws.noise, built.draw(draws.time))
 
@@ -160,7 +160,7 @@ def test_the_bound_teaches_the_variance_and_leaves_the_mean_alone(zoo):
     draws, schedule = Draws.of(latents, generator(1)), model.spec.schedule.build()
     outputs = []
 
-    def call(x, t, items):
+    def call(x, t, items, *_):
         outputs.append(model(x, t, items))
         outputs[-1].retain_grad()
         return outputs[-1]

@@ -119,7 +119,7 @@ def test_activations_computed_anew_give_the_same_gradients(zoo):
     found = []
     for segments in (0, 1, 2, 3):
         model.zero_grad()
-        Trainee(model, segments=segments)(x, t, [1, 2])[0].square().mean().backward()
+        Trainee(model, segments=segments)(x, t, [1, 2], x, torch.ones(2), x)[0].square().mean().backward()
         found.append({name: p.grad.clone() for name, p in model.named_parameters()})
     assert all(torch.equal(found[0][name], other[name]) for other in found[1:] for name in found[0])
 
@@ -159,8 +159,12 @@ def test_a_weighted_loss_is_the_rows_loss_times_its_weight(zoo):
     model = wake(build(zoo.model(tiny()))).requires_grad_(False)
     schedule, latents = model.spec.schedule.build(), torch.randn(6, 3, 8, 8)
     draws, objective = Draws.of(latents, generator(2)), Objective(weighting="min-snr")
-    plain = diffusion_loss(model, model, schedule, latents, [0] * 6, draws)
-    found = diffusion_loss(model, model, schedule, latents, [0] * 6, draws, objective)
+
+    def call(x, t, items, *_):
+        return model(x, t, items)
+
+    plain = diffusion_loss(model, call, schedule, latents, [0] * 6, draws)
+    found = diffusion_loss(model, call, schedule, latents, [0] * 6, draws, objective)
     torch.testing.assert_close(found, plain * weights(schedule, schedule.draw(draws.time), objective).float())
 
 

@@ -5,6 +5,7 @@ As Improved DDPM (Nichol and Dhariwal 2021, eq. 16) the bound's gradient reaches
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,19 +39,24 @@ class Draws:
         return Draws(self.noise[index].to(device), self.time[index], self.drop[index])
 
 
+Call = Callable[[Tensor, Tensor, Any, Tensor, Tensor], Tensor]
+
+
 def diffusion_loss(
-    model: Model, backbone_call: Any, schedule: Schedule, latents: Tensor, items: Any, draws: Draws, objective: Objective | None = None
+    model: Model, call: Call, schedule: Schedule, latents: Tensor, items: Any, draws: Draws, objective: Objective | None = None
 ) -> Tensor:
-    """Return the loss of each row (B,). `backbone_call(x, t, items)` is the model, possibly wrapped by accelerate."""
+    """Return the loss of each row (B,). `call(x, t, items, target, weights)` returns the model's native prediction.
+
+    The target (B, C, *S) and what a row's squared error weighs (B,) are for those who look on.
+    """
     t = schedule.draw(draws.time)
     alpha, sigma = schedule.alpha_sigma(t)
     x = expand(alpha, latents) * latents + expand(sigma, latents) * draws.noise
-    out = backbone_call(x, schedule.model_time(t).float().to(x.device), model.prompt.drop(items, draws.drop)).float()
-    channels = latents.shape[1]
-    target = schedule.target(latents, draws.noise, t)
-    loss = (out[:, :channels] - target).square().flatten(1).mean(1)
-    if objective is not None:
-        loss = loss * weights(schedule, t, objective).to(loss)
+    channels, target = latents.shape[1], schedule.target(latents, draws.noise, t)
+    weighs = (torch.ones_like(t) if objective is None else weights(schedule, t, objective)).to(latents.device, torch.float32)
+    asked = model.prompt.drop(items, draws.drop)
+    out = call(x, schedule.model_time(t).float().to(x.device), asked, target, weighs).float()
+    loss = (out[:, :channels] - target).square().flatten(1).mean(1) * weighs
     if out.shape[1] == 2 * channels:
         seen = schedule.split(torch.cat([out[:, :channels].detach(), out[:, channels:]], 1), x, t)
         if seen.variance is not None:

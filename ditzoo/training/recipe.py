@@ -141,11 +141,15 @@ class Recipe(Spec):
         return self
 
     @model_validator(mode="after")
+    def _exits_are_trained(self) -> Recipe:
+        if self.model.exits is not None and not any("trains-exits" in loss.provides_now for loss in self.losses):
+            raise ValueError("model.exits are trained by none of the losses; add one: losses=[{kind='exits'}], or leave model.exits out")
+        return self
+
+    @model_validator(mode="after")
     def _losses_fit_model(self) -> Recipe:
         for loss in self.losses:
             problem = loss.check(self.model)
-            if loss.depth > self.model.backbone.depth:
-                problem = f"depth={loss.depth} is beyond backbone.depth={self.model.backbone.depth}"
             if self.data.coded_by is not None:
                 problem = f"it looks at pictures, and data '{self.data.kind}' holds latents; train from the pictures"
             if problem:

@@ -146,8 +146,8 @@ class Run:
         """Return the loss of some rows, and after it the terms of the extra losses, which it contains weighed: `columns`."""
         terms: list[Tensor] = []
 
-        def call(x: Tensor, t: Tensor, asked: Any) -> Tensor:
-            out, found = self.wrapped(x, t, asked, pixels)
+        def call(x: Tensor, t: Tensor, asked: Any, target: Tensor, weights: Tensor) -> Tensor:
+            out, found = self.wrapped(x, t, asked, target, weights, pixels)
             terms.extend(term.mean() for term in found)
             prediction: Tensor = out
             return prediction

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
 from ditzoo.assemble import Model
-from ditzoo.interfaces import Loss
+from ditzoo.interfaces import Loss, Passage
 
 
 class Trainee(nn.Module):
@@ -23,21 +22,26 @@ class Trainee(nn.Module):
         super().__init__()
         self.model = model
         self.losses = nn.ModuleList(losses)
-        self.depths = [loss.depth for loss in losses]
+        self.depths = {depth for loss in losses for depth in loss.depths}
         self.segments = segments
 
-    def forward(self, x: Tensor, t: Tensor, items: Sequence[object], pixels: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, x: Tensor, t: Tensor, items: Sequence[object], target: Tensor, weights: Tensor, pixels: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
         """Return the native prediction at x (B, C, *S), model times t (B,) and items; and each extra loss's term (B,).
 
-        `pixels` are the clean pictures, which extra losses look at.
+        What the prediction should be, what a row's error weighs (B,) and the clean pictures are for the extra losses.
         """
-        backbone, anew = self.model.backbone, bool(self.segments) and torch.is_grad_enabled()
+        backbone, anew = self.model.backbone, bool(self.segments) and is_grad_enabled()
         marks = {backbone.depth * part // self.segments for part in range(1, self.segments)} if anew else set[int]()
         marks |= {0, backbone.depth, *self.depths}
-        stream, terms = backbone.begin(x, t, self.model.prompt.encode(items)), {}
+        stream = backbone.begin(x, t, self.model.prompt.encode(items))
+        streams = {0: stream}
         for lo, hi in pairwise(sorted(marks)):
             stream = checkpoint(backbone.run, stream, lo, hi, use_reentrant=False) if anew else backbone.run(stream, lo, hi)
-            for index, loss in enumerate(self.losses):
-                if self.depths[index] == hi:
-                    terms[index] = loss(stream, pixels)
-        return backbone.head(stream), [terms[index] for index in range(len(self.losses))]
+            streams[hi] = stream
+        out = backbone.head(stream)
+        if not self.losses:
+            return out, []
+        passage = Passage({depth: streams[depth] for depth in self.depths}, out, target, weights, pixels, backbone)
+        return out, [loss(passage) for loss in self.losses]

@@ -35,7 +35,7 @@ def by_level(model: Model, codec: Codec, schedule: Schedule, dataset: Dataset, s
         noise = torch.randn(latents.shape, generator=generator(seed, "validation", first)).to(latents)
         t = times[first : first + BATCH]
         draws = Draws(noise, t, torch.ones(len(items), dtype=torch.float64))  # no label is dropped
-        loss = diffusion_loss(model, model, schedule, latents, [item["item"] for item in items], draws)
+        loss = diffusion_loss(model, lambda x, t, asked, *_: model(x, t, asked), schedule, latents, [item["item"] for item in items], draws)
         sums.index_add_(0, (t * settings.bins).long().clamp(max=settings.bins - 1), loss.double().cpu())
     return (sums / (count // settings.bins)).tolist()
 

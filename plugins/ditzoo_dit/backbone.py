@@ -24,6 +24,8 @@ DIFFUSERS_MLP_EPS = 1e-5
 class DiT(Backbone):
     """Peebles and Xie 2022; begins as the published code does, so with adaLN-Zero every block is the identity."""
 
+    head_modules = ("head_norm", "head_linear")
+
     def __init__(self, spec: DiTSpec, conditioning: Conditioning) -> None:
         super().__init__()
         self.spec, self.exits = spec, spec.exits

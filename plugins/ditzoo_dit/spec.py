@@ -80,7 +80,7 @@ class DiTSpec(BackboneSpec):
 
     @property
     def provides_now(self) -> frozenset[str]:
-        return frozenset({"single-stream"} | ({"learned-variance"} if self.learn_sigma else set()))
+        return frozenset({"single-stream", "separate-head"} | ({"learned-variance"} if self.learn_sigma else set()))
 
     @property
     def out_channels(self) -> int:

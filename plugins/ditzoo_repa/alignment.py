@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditzoo.interfaces import Features, Loss, Seen, Stream
+from ditzoo.interfaces import Features, Loss, Passage, Seen, Stream
 
 if TYPE_CHECKING:
     from ditzoo.model_spec import ModelSpec
@@ -20,7 +20,7 @@ class Alignment(Loss):
 
     def __init__(self, spec: RepaSpec, network: Features, model: ModelSpec) -> None:
         super().__init__()
-        self.depth = spec.depth
+        self.depths = (spec.depth,)
         self._see = network.see
         channels = model.codec.pixel_channels
         pixels = torch.zeros(1, channels, *model.codec.pixel_size(model.backbone.input_size))
@@ -30,11 +30,11 @@ class Alignment(Loss):
             nn.Linear(width, spec.hidden), nn.SiLU(), nn.Linear(spec.hidden, spec.hidden), nn.SiLU(), nn.Linear(spec.hidden, features)
         )
 
-    def forward(self, stream: Stream, pixels: Tensor) -> Tensor:
+    def forward(self, passage: Passage) -> Tensor:
         """Return the mean of 1 - cos over tokens, (B,)."""
         with torch.no_grad():
-            seen = self._see(pixels)
-        tokens, targets = _matched(stream, seen)
+            seen = self._see(passage.pixels)
+        tokens, targets = _matched(passage.streams[self.depths[0]], seen)
         found = self.projector(tokens).float()  # (B, N or 1, F)
         return 1 - F.cosine_similarity(found, targets.to(found), dim=-1).mean(1)
 

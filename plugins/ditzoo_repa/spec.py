@@ -23,10 +23,13 @@ class RepaSpec(LossSpec):
 
     kind: Literal["repa"] = "repa"
     weight: float = Field(0.5, gt=0)
+    depth: Positive = Field(description="it looks after so many blocks")
     features: FeaturesSlot
     hidden: Positive = Field(512, description="width of the projector's two hidden layers")
 
     def check(self, model: ModelSpec) -> str | None:
+        if self.depth > model.backbone.depth:
+            return f"depth={self.depth} is beyond backbone.depth={model.backbone.depth}"
         if len(model.backbone.input_size) != 2:
             return f"it aligns pictures, and this backbone works on {len(model.backbone.input_size)} axes"
         return None

@@ -1,0 +1,116 @@
+"""Passes through a backbone, counted: what a look is made of, and the looks at several branches as one batch.
+
+A *branch* is one evaluation of the network that goes into a prediction; guidance is a list of them. Their rows are run
+together, each branch leaving at its own depth; branches of one prompt share the blocks that they have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from torch import Tensor
+
+from ditzoo.interfaces import Backbone, Cond, Schedule, Stream
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One evaluation of the network that goes into a prediction.
+
+    `weight`, one or one a row (B,), counts on the first `channels` channels of the latent (None: on all); on the others, and on a
+    learned variance, the first branch alone counts. `depth` is where the branch leaves the backbone (None: at the end); `name` tells
+    branches apart from look to look.
+    """
+
+    cond: Cond
+    weight: float | Tensor = 1.0
+    depth: int | None = None
+    channels: int | None = None
+    name: str = "cond"
+
+
+@dataclass
+class Ledger:
+    """What a run has spent. A block evaluation is one block on one row; MACs are multiply-adds.
+
+    `trace` has (t, block evaluations a picture) of each look.
+    """
+
+    calls: int = 0
+    rows: int = 0
+    block_evals: int = 0
+    macs: int = 0
+    seconds: float = 0.0
+    count_macs: bool = False
+    trace: list[tuple[float, float]] = field(default_factory=list, repr=False)
+    _macs_a_row: dict[object, int] = field(default_factory=dict, repr=False)
+
+    def measure(self, key: object, rows: int, work: Callable[[], Result]) -> Result:
+        """Run `work`; count its MACs the first time that `key` is seen and by rows afterwards."""
+        if not self.count_macs:
+            return work()
+        if key in self._macs_a_row:
+            self.macs += self._macs_a_row[key] * rows
+            return work()
+        from ditzoo.figures import counted_macs
+
+        result, macs = counted_macs(work)
+        self._macs_a_row[key] = macs // rows
+        self.macs += macs
+        return result
+
+
+class Passes:
+    """The passes of one run: a backbone under a schedule, and the ledger that they are counted in."""
+
+    def __init__(self, backbone: Backbone, schedule: Schedule, ledger: Ledger) -> None:
+        self.backbone, self.schedule, self.ledger = backbone, schedule, ledger
+
+    def begin(self, x: Tensor, t: Tensor, conds: Sequence[Cond]) -> Stream:
+        """Make the streams of x (B, C, *S) at scalar t for each of `conds`, one under the other."""
+        rows = x.repeat(len(conds), *[1] * (x.dim() - 1)) if len(conds) > 1 else x
+        times = self.schedule.model_time(t).float().to(x.device).expand(len(rows))
+        cond = conds[0] if len(conds) == 1 else Cond.cat(conds)
+        self.ledger.rows += len(rows)
+        return self.ledger.measure(("begin", tuple(x.shape[1:])), len(rows), partial(self.backbone.begin, rows, times, cond))
+
+    def run(self, stream: Stream, lo: int, hi: int) -> Stream:
+        """Run blocks [lo, hi) on all rows."""
+        rows = len(stream.tokens)
+        if hi <= lo or not rows:
+            return stream
+        self.ledger.block_evals += rows * (hi - lo)
+        return self.ledger.measure(("run", lo, hi, stream.grid), rows, partial(self.backbone.run, stream, lo, hi))
+
+    def read(self, stream: Stream, depth: int | None) -> Tensor:
+        """Read the prediction out of all rows after `depth` blocks, None for all of them."""
+        rows = len(stream.tokens)
+        return self.ledger.measure(("head", depth, stream.grid), rows, partial(self.backbone.read, stream, depth))
+
+    def together(self, branches: Sequence[Branch], x: Tensor, t: Tensor) -> list[Tensor]:
+        """Run all branches as one batch, those that go deepest first, and drop the rows of those that have left."""
+        full, batch = self.backbone.depth, len(x)
+        depths = [full if branch.depth is None else branch.depth for branch in branches]
+        reach: dict[int, int] = {}  # how deep each prompt goes
+        for branch, depth in zip(branches, depths, strict=True):
+            reach[id(branch.cond)] = max(reach.get(id(branch.cond), 0), depth)
+        order = sorted(reach, key=lambda prompt: reach[prompt], reverse=True)
+        conds = {id(branch.cond): branch.cond for branch in branches}
+        stream, done, outputs = self.begin(x, t, [conds[prompt] for prompt in order]), 0, dict[int, Tensor]()
+        for depth in sorted(set(depths)):
+            stream, done = self.run(stream, done, depth), depth
+            alive = len(order)
+            for index, branch in enumerate(branches):
+                if depths[index] == depth:
+                    place = order.index(id(branch.cond))
+                    own = stream.rows(slice(place * batch, (place + 1) * batch)) if alive > 1 else stream
+                    outputs[index] = self.read(own, branch.depth)
+            order = [prompt for prompt in order if reach[prompt] > depth]
+            if 0 < len(order) < alive:
+                stream = stream.rows(slice(0, len(order) * batch))
+        return [outputs[index] for index in range(len(branches))]

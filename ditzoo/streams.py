@@ -1,0 +1,101 @@
+"""What flows between the blocks of a backbone, as records of tensors that can be cut by rows, subtracted and added.
+
+Shapes: B rows of a batch, N tokens, L prompt tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cond:
+    """What the prompt says, a row a picture: a pooled vector, tokens, and which tokens count (True)."""
+
+    vec: Tensor  # (B, D)
+    tokens: Tensor  # (B, L, D); L may be 0
+    mask: Tensor | None = None  # (B, L) bool; None: all count
+
+    def rows(self, index: Tensor | slice) -> Cond:
+        return _map_rows(self, index)
+
+    @staticmethod
+    def cat(conds: Sequence[Cond]) -> Cond:
+        """Join the rows of several; shorter token lists are padded with masked tokens."""
+        longest = max(cond.tokens.shape[1] for cond in conds)
+        same = all(cond.tokens.shape[1] == longest and cond.mask is None for cond in conds)
+        padded = conds if same else [cond.padded(longest) for cond in conds]
+        return Cond(
+            torch.cat([cond.vec for cond in padded]),
+            torch.cat([cond.tokens for cond in padded]),
+            None if same else torch.cat([cond.mask for cond in padded if cond.mask is not None]),
+        )
+
+    def padded(self, length: int) -> Cond:
+        """Return the same prompt with `length` tokens, the added ones masked out."""
+        batch, held, width = self.tokens.shape
+        mask = self.mask if self.mask is not None else self.tokens.new_ones(batch, held, dtype=torch.bool)
+        return Cond(
+            self.vec,
+            torch.cat([self.tokens, self.tokens.new_zeros(batch, length - held, width)], 1),
+            torch.cat([mask, mask.new_zeros(batch, length - held)], 1),
+        )
+
+
+class Residual(NamedTuple):
+    """The difference of two streams: what some blocks added."""
+
+    tokens: Tensor
+    context: Tensor | None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What flows between the blocks of a backbone. Blocks return a new stream with `tokens` (and `context`) changed."""
+
+    tokens: Tensor  # (B, N, D); those of the grid first
+    time: Tensor  # (B, D) embedded time
+    cond: Cond
+    grid: tuple[int, ...]  # tokens on each latent axis
+    context: Tensor | None = None  # (B, L, D) a second stream, for blocks that change the prompt's tokens too
+    vec: Tensor | None = None  # (B, D) what modulates, made from time and prompt by the conditioning
+    positions: Tensor | None = None  # shared by all rows: (N, D) table or rotary angles
+
+    def rows(self, index: Tensor | slice) -> Stream:
+        """Take rows of the batch; what all rows share stays."""
+        return _map_rows(self, index)
+
+    def __sub__(self, earlier: Stream) -> Residual:
+        both = self.context is not None and earlier.context is not None
+        return Residual(self.tokens - earlier.tokens, self.context - earlier.context if both else None)  # type: ignore[operator]
+
+    def __add__(self, residual: Residual) -> Stream:
+        context = self.context
+        if context is not None and residual.context is not None:
+            context = context + residual.context
+        return replace(self, tokens=self.tokens + residual.tokens, context=context)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything that this stream keeps alive."""
+        held = [getattr(self, f.name) for f in fields(self)] + [getattr(self.cond, f.name) for f in fields(self.cond)]
+        return sum(tensor.nbytes for tensor in held if isinstance(tensor, Tensor))
+
+
+Record = TypeVar("Record", Cond, Stream)
+
+
+def _map_rows(record: Record, index: Tensor | slice) -> Record:
+    changed: dict[str, Any] = {}
+    for f in fields(record):
+        value = getattr(record, f.name)
+        if f.name != "positions" and isinstance(value, Tensor):
+            changed[f.name] = value[index]
+        elif isinstance(value, Cond):
+            changed[f.name] = value.rows(index)
+    return replace(record, **changed)

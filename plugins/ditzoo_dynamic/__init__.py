@@ -1,0 +1,22 @@
+"""Dynamic DiT: exits before the last block, the loss that trains them, depth policies and the early-exit sampler, as a plugin of ditzoo."""
+
+from __future__ import annotations
+
+from ditzoo.hookspecs import hookimpl
+from ditzoo.specs import Part
+
+
+@hookimpl
+def ditzoo_parts() -> list[type[Part]]:
+    from ditzoo_dynamic import policy_specs, specs
+
+    return [
+        specs.OffsetExitsSpec,
+        specs.SeparateExitsSpec,
+        specs.ExitLossSpec,
+        specs.EarlyExitSpec,
+        policy_specs.UniformSpec,
+        policy_specs.TableSpec,
+        policy_specs.ConfidenceSpec,
+        policy_specs.ResidualSpec,
+    ]

@@ -1,0 +1,187 @@
+"""Specs of the depth policies, and the table of depths that one of them follows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from ditzoo.specs import PolicySpec, Positive, Spec
+
+if TYPE_CHECKING:
+    from ditzoo.interfaces import DepthPolicy
+    from ditzoo.model_spec import ModelSpec
+
+
+def unreadable(model: ModelSpec, depth: int) -> str | None:
+    """Say why a model cannot be read out after `depth` blocks, or return None if it can."""
+    if depth in model.readable:
+        return None
+    named = ", ".join(str(exit) for exit in model.readable)
+    if len(model.readable) > 1:
+        return f"'{model.name}' is read out after {named} blocks alone"
+    return f"'{model.name}' has no exits, and is read out after all {named} blocks alone; policy exit-residual needs none"
+
+
+class UniformSpec(PolicySpec):
+    """The same depth for every look; None is all of it."""
+
+    kind: Literal["uniform"] = "uniform"
+    depth: Positive | None = None
+
+    def check(self, model: ModelSpec) -> str | None:
+        problem = None if self.depth is None else unreadable(model, self.depth)
+        return problem and f"sampler.policy.depth={self.depth}: {problem}"
+
+    def build(self) -> DepthPolicy:
+        from ditzoo_dynamic.planned import Planned
+
+        return Planned(cond=(self.depth,), null=(self.depth,))
+
+
+class DepthTable(Spec):
+    """Depths by noise level, and what they were calibrated on: they serve that model, solver, schedule and guidance alone.
+
+    Bin i is t in [edges[i], edges[i + 1]); 1 is noise. `cond` and `null` are the depths there of the two branches of guidance.
+    """
+
+    model: str
+    fingerprint: str = Field(description="of the backbone's weights")
+    solver: dict[str, Any]
+    schedule: dict[str, Any]
+    guidance: dict[str, Any]
+    steps: tuple[Positive, Positive] = Field(description="numbers of steps that it serves, from and to")
+    edges: tuple[float, ...]
+    cond: tuple[Positive, ...]
+    null: tuple[Positive, ...]
+    budget: float = Field(gt=0, le=1, description="share of all block evaluations that it was allowed")
+    figures: dict[str, float] = Field(default_factory=dict, description="of the calibration: errors predicted and measured")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        bins = len(self.edges) - 1
+        if bins < 1 or list(self.edges) != sorted(set(self.edges)) or (self.edges[0], self.edges[-1]) != (0.0, 1.0):
+            raise ValueError(f"edges rise from 0 to 1, found {list(self.edges)}")
+        if not len(self.cond) == len(self.null) == bins:
+            raise ValueError(f"{bins} bins, and {len(self.cond)} depths of cond and {len(self.null)} of null; one a bin is due")
+        return self
+
+    def strange(self, model: ModelSpec) -> str | None:
+        """Say in what a composition is not the one that this table was calibrated on, or return None if it is that."""
+        inner = getattr(model.sampler, "inner", model.sampler)
+        for field, own, found in (
+            ("sampler.inner", self.solver, inner.model_dump(mode="json")),
+            ("schedule", self.schedule, model.schedule.model_dump(mode="json")),
+            ("guidance", self.guidance, model.guidance.model_dump(mode="json")),
+        ):
+            for name in sorted(own.keys() | found.keys(), key=lambda name: (name != "kind", name)):
+                if own.get(name) != found.get(name):
+                    return f"it was calibrated with {field}.{name}={own.get(name)}, and that is {found.get(name)} here"
+        low, high = self.steps
+        if not low <= model.sampling.steps <= high:
+            return f"it serves {low} to {high} steps, and sampling.steps is {model.sampling.steps}"
+        return None
+
+
+def _read_table(value: Any) -> Any:
+    """Read the table from the file that `ditzoo calibrate` wrote, where its path is given; the spec then holds the table itself."""
+    if not isinstance(value, str | Path):
+        return value
+    try:
+        return json.loads(Path(value).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PydanticCustomError(
+            "ditzoo",
+            "cannot read the table '{path}': {error}; 'ditzoo calibrate MODEL' writes one",
+            {"path": str(value), "error": str(error)},
+        ) from error
+
+
+class TableSpec(PolicySpec):
+    """Depths by noise level, from the table that `ditzoo calibrate` makes; `depth-table:FILE` reads it."""
+
+    kind: Literal["depth-table"] = "depth-table"
+    shorthand: ClassVar[str | None] = "table"
+    table: Annotated[DepthTable, BeforeValidator(_read_table)]
+
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def check(self, model: ModelSpec) -> str | None:
+        if strange := self.table.strange(model):
+            return f"sampler.policy.table is of another composition: {strange}; calibrate anew with 'ditzoo calibrate'"
+        for depth in sorted({*self.table.cond, *self.table.null}):
+            if problem := unreadable(model, depth):
+                return f"sampler.policy.table has depth {depth}: {problem}"
+        return None
+
+    def build(self) -> DepthPolicy:
+        from ditzoo_dynamic.planned import Planned
+
+        return Planned(self.table.cond, self.table.null, self.table.edges, self.table.fingerprint)
+
+
+class ConfidenceSpec(PolicySpec):
+    """A depth for each picture in each look: it leaves at the first exit that says nearly what the exit before it said.
+
+    Nearly is |v_k - v_j| <= threshold |v_k|, with a threshold for each of equal parts of t, data first, or one for all. With `quota` that
+    share of the pictures, those least sure, goes on at each exit instead: looks then cost the same, and a picture depends on its batch.
+    """
+
+    kind: Literal["confidence"] = "confidence"
+    threshold: Annotated[tuple[float, ...], BeforeValidator(lambda value: [value] if isinstance(value, int | float) else value)] = (0.1,)
+    quota: float | None = Field(None, ge=0, le=1)
+    exits: tuple[Positive, ...] | None = Field(None, description="those asked, rising; None: all that the model has")
+
+    def check(self, model: ModelSpec) -> str | None:
+        asked = self.asked(model)
+        if len(asked) < 2:
+            return (
+                f"sampler.policy 'confidence' compares two exits before the last block, and '{model.name}' "
+                f"has {len(asked)}; train it with more exits"
+            )
+        for depth in asked:
+            if problem := unreadable(model, depth):
+                return f"sampler.policy.exits names {depth}: {problem}"
+        return None
+
+    def asked(self, model: ModelSpec) -> tuple[int, ...]:
+        """Return the exits that are asked, those before the last block."""
+        return tuple(sorted(self.exits if self.exits is not None else model.readable[:-1]))
+
+    def build(self) -> DepthPolicy:
+        from ditzoo_dynamic.confidence import Confidence
+
+        return Confidence(self.threshold, self.quota, self.exits)
+
+
+class ResidualSpec(PolicySpec):
+    """Looks that run `prefix` blocks and guess what the others would add, from the last looks that ran them: no exits are needed.
+
+    After `warmup` whole looks every `every`-th is whole. Between, the deep residual is the last one (`order` 0), or extrapolated in t from
+    the last two (`order` 1). Of the family of Delta-DiT (Chen et al. 2024) and TaylorSeer (Liu et al. 2025).
+    """
+
+    kind: Literal["exit-residual"] = "exit-residual"
+    prefix: Positive
+    every: int = Field(3, ge=2)
+    order: Literal[0, 1] = 1
+    warmup: Positive = 2
+
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        return {"": {"prefix": 1}}
+
+    def check(self, model: ModelSpec) -> str | None:
+        if self.prefix < model.backbone.depth:
+            return None
+        return f"sampler.policy.prefix={self.prefix} leaves none of backbone.depth={model.backbone.depth} to guess; set it below that"
+
+    def build(self) -> DepthPolicy:
+        from ditzoo_dynamic.residual import Residuals
+
+        return Residuals(self.prefix, self.every, self.order, self.warmup)
