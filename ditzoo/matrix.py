@@ -87,7 +87,7 @@ def matched(zoo: Zoo, *, settings: Sequence[str] = (), **parts: Data) -> ModelSp
     undemanding = [data for data in shown["sampler"] if not zoo.part("sampler", data).requires_now]
     options = [*(shown[slot] for slot in slots[:3]), shown["schedule"][:1], undemanding[:1] or shown["sampler"]]
     for chosen in itertools.product(*options):
-        data: Data = {"name": "tiny", "sampling": {"steps": STEPS, "samples": 1}, **dict(zip(slots, chosen, strict=True))}
+        data: Data = {"name": "tiny", "sampling": {"steps": STEPS, "samples": 1}, **parts, **dict(zip(slots, chosen, strict=True))}
         channels = zoo.part("backbone", data["backbone"]).in_channels  # type: ignore[attr-defined]
         for codec in sorted(zoo.kinds["codec"], key=lambda kind: kind != "pixels"):
             try:

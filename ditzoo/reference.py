@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ditzoo import interfaces
+from ditzoo import interfaces, passes
 from ditzoo.files import write_text
 from ditzoo.specs import SLOTS, Part
 from ditzoo.zoo import Zoo
@@ -24,7 +24,9 @@ WORKING: dict[str, tuple[type, ...]] = {
     "codec": (interfaces.Codec,),
     "dataset": (interfaces.Dataset,),
     "features": (interfaces.Features, interfaces.Seen),
-    "loss": (interfaces.Loss,),
+    "loss": (interfaces.Loss, interfaces.Passage),
+    "exits": (interfaces.Exits,),
+    "policy": (interfaces.DepthPolicy, interfaces.Evaluate, passes.Passes, passes.Branch),
 }
 
 

@@ -17,6 +17,10 @@ from ditzoo_diffusion.stochastic import DDIM
 from ditzoo_diffusion.vp import DiscreteVP
 from ditzoo_dit.backbone import DiT
 from ditzoo_dit.spec import DiTSpec
+from ditzoo_dynamic.exits import OffsetExits
+from ditzoo_dynamic.planned import Planned
+from ditzoo_dynamic.policy_specs import UniformSpec
+from ditzoo_dynamic.specs import OffsetExitsSpec
 from ditzoo_flow.schedule import Flow
 from ditzoo_flow.spec import FlowSpec
 
@@ -24,7 +28,7 @@ from ditzoo.errors import PluginError
 from ditzoo.testing import assert_conforms, check_package, check_part
 
 
-@pytest.mark.parametrize("plugin", ["dit", "conditioning", "diffusion", "flow", "data"])
+@pytest.mark.parametrize("plugin", ["dit", "conditioning", "diffusion", "flow", "data", "dynamic"])
 def test_every_built_in_plugin_conforms(zoo, plugin):
     assert_conforms(plugin, zoo)
 
@@ -278,6 +282,96 @@ def test_a_broken_backbone_is_caught(zoo, check, monkeypatch):
     monkeypatch.setitem(zoo.kinds["backbone"], "dit", Unlike)
     spec = Unlike(how=BROKEN_BACKBONES[check], **DiTSpec.examples()[""])
     failed = {one.check: one.told for one in check_part(spec, zoo) if not one.ok}
+    assert check in failed, failed
+
+
+class BrokenPolicySpec(UniformSpec):
+    how: str
+
+    def build(self):
+        return {"remembers": Remembers, "mixes": Mixes, "deeper": Deeper, "skips": Skips}[self.how]((None,), (None,))
+
+
+class Remembers(Planned):
+    held: ClassVar[list] = []
+
+    def follow(self, passes):
+        def evaluate(branches, x, t):
+            outs = passes.together(branches, x, t)
+            self.held.append(outs[0].mean())
+            return [out + self.held[0] * len(self.held) for out in outs]
+
+        return evaluate
+
+
+class Mixes(Planned):
+    """Stops all rows where the batch as a whole is still."""
+
+    def follow(self, passes):
+        def evaluate(branches, x, t):
+            depth = 2 if x.abs().mean() < 0.8 * x.abs().amax(dim=0).mean() else None
+            return passes.together([replace(one, depth=one.depth or depth) for one in branches], x, t)
+
+        return evaluate
+
+
+class Deeper(Planned):
+    def plan(self, t, branches):
+        return [replace(one, depth=None) for one in branches]
+
+
+class Skips(Planned):
+    def follow(self, passes):
+        return lambda branches, x, t: passes.together(branches[:1], x, t)
+
+
+BROKEN_POLICIES = {
+    "no state between runs": "remembers",
+    "a picture apart from its batch": "mixes",
+    "keeps a depth that a branch has": "deeper",
+    "an output a branch, within all blocks": "skips",
+}
+
+
+@pytest.mark.parametrize("check", BROKEN_POLICIES)
+def test_a_broken_policy_is_caught(zoo, check):
+    failed = {one.check: one.told for one in check_part(BrokenPolicySpec(how=BROKEN_POLICIES[check]), zoo) if not one.ok}
+    assert check in failed, failed
+
+
+class BrokenExitsSpec(OffsetExitsSpec):
+    how: Literal["coupled", "idle", "lost"]
+
+    def build(self, backbone, width):
+        return {"coupled": Coupled, "idle": IdleExits, "lost": Lost}[self.how](self.at, width)
+
+
+class Coupled(OffsetExits):
+    def forward(self, backbone, stream, depth):
+        return super().forward(backbone, replace(stream, tokens=stream.tokens - stream.tokens.mean(0)), depth)
+
+
+class IdleExits(OffsetExits):
+    def forward(self, backbone, stream, depth):
+        return backbone.head(stream)
+
+
+class Lost(OffsetExits):
+    def __init__(self, at, width):
+        super().__init__(at, width)
+        self.own = [p.detach().clone() for p in torch.nn.Linear(1, width).parameters()]
+
+    def forward(self, backbone, stream, depth):
+        return super().forward(backbone, replace(stream, tokens=stream.tokens + self.own[1]), depth)
+
+
+BROKEN_EXITS = {"read at each of their depths": "coupled", "gradients reach every parameter": "idle", "saves and loads": "lost"}
+
+
+@pytest.mark.parametrize("check", BROKEN_EXITS)
+def test_broken_exits_are_caught(zoo, check, monkeypatch):
+    monkeypatch.setitem(zoo.kinds["exits"], "offset", BrokenExitsSpec)
+    failed = {one.check: one.told for one in check_part(BrokenExitsSpec(at=[1], how=BROKEN_EXITS[check]), zoo) if not one.ok}
     assert check in failed, failed
 
 

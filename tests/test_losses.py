@@ -126,7 +126,10 @@ def test_a_run_trains_exits_beside_the_last_block(recipe, zoo, tmp_path):
         (REPA.replace("depth=1", "depth=9"), "loss 'repa': depth=9 is beyond backbone.depth=2"),
         ("losses=[{kind='exits'}]", "loss 'exits': 'bars' has no exits to train; give it some: model.exits={kind='offset', at=[1]}"),
         (EXITS[0], "model.exits are trained by none of the losses; add one: losses=[{kind='exits'}], or leave model.exits out"),
-        (REPA.replace("repa", "reqa"), "losses.0: no installed plugin offers loss kind 'reqa'; installed: exits, repa; did you mean 'repa'?"),
+        (
+            REPA.replace("repa", "reqa"),
+            "losses.0: no installed plugin offers loss kind 'reqa'; installed: exits, repa; did you mean 'repa'?",
+        ),
         (
             REPA.replace("fashion-cnn", "fashion-cnm"),
             "losses.0.features: no installed plugin offers features kind 'fashion-cnm'; installed: fashion-cnn, inception; did you mean 'fashion-cnn'?",

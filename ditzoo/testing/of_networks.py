@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -41,11 +42,11 @@ def backbone_checks(spec: BackboneSpec, zoo: Zoo) -> Checks:
     return {
         "runs in parts, bit for bit": partial(_parts, model),
         "rows are apart": partial(_rows, model),
-        "gradients reach every parameter": partial(_gradients, model),
+        "gradients reach every parameter": partial(gradients_reach, model),
         "keeps no state": partial(_stateless, model),
         "serves the sizes it says": partial(_sizes, model),
         "meta shapes are the real ones": partial(_meta, model),
-        "saves and loads": partial(_saved, model),
+        "saves and loads": partial(saved_is_loaded, model),
         "early exits can be read": partial(_exits, model),
         "pickles": lambda: hold(pickle.loads(pickle.dumps(spec)) == spec, "the spec is another one after pickling"),
     }
@@ -83,10 +84,12 @@ def _rows(model: Model) -> None:
     hold(not torch.allclose(together, model(x, t.flip(0), items)), "the time changes nothing")
 
 
-def _gradients(model: Model) -> None:
+def gradients_reach(model: Model, depths: Sequence[int | None] = (None,)) -> None:
+    """Hold that what is read after each of `depths` blocks sends a gradient to every parameter of the backbone."""
     x, t, items = _inputs(model.spec)
     model.requires_grad_(True).zero_grad(set_to_none=True)
-    model(x, t, items).square().sum().backward()
+    for depth in depths:
+        model.backbone(x, t, model.prompt.encode(items), depth).square().sum().backward()
     unseen = [name for name, p in model.backbone.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     hold(not unseen, f"no gradient reaches {', '.join(unseen[:5])}")
 
@@ -115,7 +118,8 @@ def _meta(model: Model) -> None:
     hold(not wrong, f"built on meta {', '.join(sorted(wrong)[:5])} differ from the real ones")
 
 
-def _saved(model: Model) -> None:
+def saved_is_loaded(model: Model, depth: int | None = None) -> None:
+    """Hold that a model that was saved and loaded says the same after `depth` blocks."""
     import tempfile
     from pathlib import Path
 
@@ -128,7 +132,8 @@ def _saved(model: Model) -> None:
         (file,) = save_weights(model, Path(folder) / "model.safetensors")
         again = build_meta(model.spec)
         fill(again, open_file(file), model.spec, Own())
-        hold(torch.equal(again(x, t, items), model(x, t, items)), "saved and loaded it is another function")
+        said = [one.backbone(x, t, one.prompt.encode(items), depth) for one in (model, again)]
+        hold(torch.equal(*said), "saved and loaded it is another function")
 
 
 @torch.no_grad()
@@ -152,7 +157,7 @@ def conditioning_checks(spec: ConditioningSpec, zoo: Zoo) -> Checks:
         "the time reaches the picture": partial(_rows, model),
         "its tokens leave before the head": partial(_tokens, model),
         "blocks begin as they promise": partial(_identity, whole),
-        "gradients reach every parameter": partial(_gradients, model),
+        "gradients reach every parameter": partial(gradients_reach, model),
         "pickles": lambda: hold(pickle.loads(pickle.dumps(spec)) == spec, "the spec is another one after pickling"),
     }
 

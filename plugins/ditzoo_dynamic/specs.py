@@ -95,7 +95,7 @@ class EarlyExitSpec(SamplerSpec):
 
     @classmethod
     def examples(cls) -> dict[str, dict[str, Any]]:
-        return {"": {"inner": "ddim"}}
+        return {"": {"inner": "ddim"}, "residuals": {"inner": "ab2", "policy": {"kind": "exit-residual", "prefix": 1}}}
 
     @property
     def provides_now(self) -> frozenset[str]:
