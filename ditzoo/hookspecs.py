@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from click import Command
+
     from ditzoo.layouts import Component, Layout
     from ditzoo.specs import Part
 
@@ -39,3 +41,8 @@ def ditzoo_layouts() -> list[Layout]:  # type: ignore[empty-body]
 @hookspec
 def ditzoo_components() -> list[Component]:  # type: ignore[empty-body]
     """Return readers and writers of the parts of diffusers pipelines other than the network: schedulers, autoencoders."""
+
+
+@hookspec
+def ditzoo_commands() -> list[Command]:  # type: ignore[empty-body]
+    """Return commands for the command line, each with its name; what they need is imported when they run."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 from pydantic import ValidationError
@@ -25,6 +25,9 @@ from ditzoo.errors import PluginError, PluginWarning, SpecError, UnknownNameErro
 from ditzoo.layouts import Component, Layout, Own
 from ditzoo.model_spec import ModelSpec
 from ditzoo.specs import SLOTS, Part, Spec
+
+if TYPE_CHECKING:
+    from click import Command
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
@@ -39,6 +42,7 @@ class Plugin:
     folders: tuple[Path, ...] = ()
     layouts: tuple[Layout, ...] = ()
     components: tuple[Component, ...] = ()
+    commands: tuple[Command, ...] = ()
 
     def describe(self) -> str:
         return f"'{self.name}' ({self.origin})"
@@ -59,6 +63,7 @@ class Zoo:
         self.catalogue = Catalogue()
         self.layouts: dict[str, Layout] = {Own.name: Own()}
         self.components: dict[str, Component] = {}
+        self.commands: dict[str, Command] = {}
         for name, module in self.manager.list_name_plugin():
             if module is not None:
                 self._adopt(name, module)
@@ -172,6 +177,7 @@ class Zoo:
                 tuple(Path(folder) for folder in self._call("ditzoo_catalogue", name)),
                 tuple(self._call("ditzoo_layouts", name)),
                 tuple(self._call("ditzoo_components", name)),
+                tuple(self._call("ditzoo_commands", name)),
             )
             for part in plugin.parts:
                 self._check_part(part, plugin)
@@ -179,6 +185,8 @@ class Zoo:
                 self._check_free("layout", layout.name, self.layouts, plugin)
             for word in (word for component in plugin.components for word in component.classes):
                 self._check_free("pipeline component", word, self.components, plugin)
+            for command in plugin.commands:
+                self._check_free("command", str(command.name), self.commands, plugin)
             catalogue = self.catalogue.joined(plugin.folders, plugin.describe())
         except (Exception, SystemExit) as error:  # whatever a stranger's hook raises is his failure, not the program's
             self.failures[name] = (
@@ -193,10 +201,11 @@ class Zoo:
             self.kinds[part.slot][kind_of(part)] = part
         self.layouts |= {layout.name: layout for layout in plugin.layouts}
         self.components |= {word: component for component in plugin.components for word in component.classes}
+        self.commands |= {str(command.name): command for command in plugin.commands}
 
     def _check_free(self, what: str, name: str, taken: Mapping[str, object], plugin: Plugin) -> None:
         if name in taken:
-            owner = next((p for p in self.plugins.values() if taken[name] in (*p.layouts, *p.components)), None)
+            owner = next((p for p in self.plugins.values() if taken[name] in (*p.layouts, *p.components, *p.commands)), None)
             raise PluginError(
                 f"{what} '{name}' is claimed by {plugin.describe()} and by {owner.describe() if owner else 'ditzoo itself'}; "
                 f"rename one, or choose with DITZOO_PLUGINS"

@@ -12,7 +12,23 @@ import click
 from ditzoo.errors import DitzooError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Commands(click.Group):
+    """The commands of ditzoo, and after them those of plugins; a name that ditzoo has is its own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *sorted(self._of_plugins().keys() - self.commands.keys())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or self._of_plugins().get(cmd_name)
+
+    @staticmethod
+    def _of_plugins() -> dict[str, click.Command]:
+        from ditzoo.zoo import Zoo
+
+        return Zoo.installed(warn=False).commands
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="ditzoo")
 def commands() -> None:
     """ditzoo: diffusion transformers by name, from parts that compose."""

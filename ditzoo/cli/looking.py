@@ -177,7 +177,8 @@ def plugins(as_json: bool) -> None:
         models = sum(len(list(folder.glob("*.toml"))) for folder in plugin.folders)
         layouts = [layout.name for layout in plugin.layouts]
         components = sorted(word for component in plugin.components for word in component.classes)
-        told = {"layouts": layouts, "components": components, "models": models}
+        commands = [command.name for command in plugin.commands]
+        told = {"layouts": layouts, "components": components, "commands": commands, "models": models}
         rows.append({"name": plugin.name, "origin": plugin.origin, "parts": parts, **told})
     if as_json:
         print_json({"plugins": rows, "failures": zoo.failures})
@@ -185,7 +186,7 @@ def plugins(as_json: bool) -> None:
     table = [("PLUGIN", "FROM", "OFFERS")]
     for row in rows:
         offers = [f"{slot}: {', '.join(kinds)}" for slot, kinds in row["parts"].items()]  # type: ignore[attr-defined]
-        offers += [f"{what}: {', '.join(row[what])}" for what in ("layouts", "components") if row[what]]  # type: ignore[arg-type]
+        offers += [f"{what}: {', '.join(row[what])}" for what in ("layouts", "components", "commands") if row[what]]  # type: ignore[arg-type]
         table.append((str(row["name"]), str(row["origin"]), "; ".join(offers + ([f"{row['models']} models"] if row["models"] else []))))
     print_columns(table)
 

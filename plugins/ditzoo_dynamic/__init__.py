@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ditzoo.hookspecs import hookimpl
 from ditzoo.specs import Part
+
+if TYPE_CHECKING:
+    from click import Command
 
 
 @hookimpl
@@ -20,3 +25,10 @@ def ditzoo_parts() -> list[type[Part]]:
         policy_specs.ConfidenceSpec,
         policy_specs.ResidualSpec,
     ]
+
+
+@hookimpl
+def ditzoo_commands() -> list[Command]:
+    from ditzoo_dynamic import commands
+
+    return [commands.calibrate]
