@@ -80,7 +80,7 @@ def card(spec: ModelSpec, folder: Path | None) -> dict[str, Any]:
 def render(data: dict[str, Any]) -> str:
     """Write a card as text for a terminal."""
     spec, told = data["spec"], data["card"]
-    slots = ("backbone", "conditioning", "prompt", "schedule", "sampler", "codec")
+    slots = [name for name, value in spec.items() if isinstance(value, dict) and "kind" in value]
     lines = [data["name"] + (f": {data['summary']}" if data["summary"] else "")]
     if data["aliases"]:
         lines.append(f"  also {', '.join(data['aliases'])}")

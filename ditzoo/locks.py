@@ -17,6 +17,7 @@ from ditzoo.errors import LockError, listed
 from ditzoo.files import write_text
 from ditzoo.hub import Repository
 from ditzoo.model_spec import ModelSpec
+from ditzoo.parts import parts_in
 from ditzoo.places import Folder, Place, file_sha256
 from ditzoo.sources import Found
 from ditzoo.zoo import Zoo, kind_of
@@ -87,7 +88,7 @@ def spec_sha256(spec: ModelSpec) -> str:
 
 def plugins_of(spec: ModelSpec, zoo: Zoo) -> dict[str, str]:
     """Return the plugins that a spec is made of, with the distribution and version that each came from."""
-    used = {(part.slot, part.kind) for name in type(spec).model_fields if hasattr(part := getattr(spec, name), "slot")}
+    used = {(part.slot, part.kind) for part in parts_in(spec)}
     layout = spec.weights.layout if spec.weights else None
     return {
         plugin.name: plugin.origin
@@ -103,10 +104,10 @@ def _files(found: Found) -> list[tuple[str, dict[str, Any]]]:
         weights = found.weights()
         names = [*weights.names, *([weights.index] if weights.index else [])]
         rows += [(name, _stamp(path)) for name, path in zip(names, found.place.fetch(names), strict=True)]
-    for slot in type(found.spec).model_fields:
-        for source, revision, patterns in getattr(getattr(found.spec, slot), "files_used", list)():
+    for part in parts_in(found.spec):
+        for source, revision, patterns in part.files_used():
             held = _place(source, revision, found).fetch_matching(patterns)
-            rows += [(f"{slot}: {name}", _stamp(path)) for name, path in held.items()]
+            rows += [(f"{part.slot}: {name}", _stamp(path)) for name, path in held.items()]
     return rows
 
 

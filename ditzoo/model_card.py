@@ -62,7 +62,7 @@ def card_text(spec: ModelSpec, folder: Path, *, repo: str | None = None) -> str:
         f"| parameters | {found.parameters / 1e6:,.2f} M ({megabytes(found.weight_bytes)} in fp32) |",
         f"| multiply-adds | {found.macs / 1e9:,.2f} G a forward pass of one sample |",
         f"| samples | {shape(spec.pixel_size())} pixels, latent {shape((spec.backbone.in_channels, *spec.latent_size()))} |",
-        *(f"| {slot} | {_told(getattr(spec, slot))} |" for slot in ("backbone", "conditioning", "prompt", "schedule", "sampler", "codec")),
+        *(f"| {slot} | {_told(part)} |" for slot, part in spec.parts.items()),
     ]
     for title in ("published", "measured"):
         figures = getattr(spec.card, title)

@@ -14,6 +14,7 @@ from ditzoo.specs import (
     ConditioningSlot,
     ExitsSlot,
     Latent,
+    Part,
     Positive,
     PromptSlot,
     SamplerSlot,
@@ -116,6 +117,11 @@ class ModelSpec(Spec):
 
         refuse(self)
         return self
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts that this model has, by the field that holds each."""
+        return {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Part)}
 
     @property
     def readable(self) -> tuple[int, ...]:

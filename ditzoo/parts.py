@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -85,6 +85,17 @@ class Part(Spec):
         Such a part has `source = "."`, which reading the folder, or the repository it becomes, replaces by that place.
         """
         return self
+
+
+def parts_in(declared: BaseModel) -> Iterator[Part]:
+    """Yield every part of a declaration, those inside of other parts too."""
+    for name in type(declared).model_fields:
+        value = getattr(declared, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, Part):
+                yield one
+            if isinstance(one, BaseModel):
+                yield from parts_in(one)
 
 
 def from_zoo(slot: type[Part]) -> Callable[[Any, Any], Any]:

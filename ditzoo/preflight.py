@@ -132,15 +132,15 @@ def check_sampler(spec: ModelSpec) -> Iterator[Problem]:
 
 def check_capabilities(spec: ModelSpec) -> Iterator[Problem]:
     """What one part requires, some other part provides."""
-    parts = {slot: part for slot in type(spec).model_fields if hasattr(part := getattr(spec, slot), "provides_now")}
-    for slot, part in parts.items():
-        offered = frozenset[str]().union(*(other.provides_now for name, other in parts.items() if name != slot))
+    for slot, part in spec.parts.items():
+        others = {name: other for name, other in spec.parts.items() if name != slot}
+        offered = frozenset[str]().union(*(other.provides_now for other in others.values()))
         for missing in sorted(part.requires_now - offered):
             yield (
                 f"{slot}.kind",
                 (
                     f"{slot} '{part.kind}' requires '{missing}', which none of the other parts provides "
-                    f"({', '.join(f'{name} {other.kind}' for name, other in parts.items() if name != slot)} "
+                    f"({', '.join(f'{name} {other.kind}' for name, other in others.items())} "
                     f"provide {listed(sorted(offered))}); choose another {slot} or a part that provides it"
                 ),
             )

@@ -113,7 +113,7 @@ def check(names: tuple[str, ...], settings: tuple[str, ...], as_json: bool) -> N
             continue
         try:
             spec = resolve(name, zoo, settings).spec
-            parts = {slot: getattr(spec, slot).kind for slot in ("backbone", "conditioning", "prompt", "schedule", "sampler", "codec")}
+            parts = {slot: part.kind for slot, part in spec.parts.items()}
             report.append({"name": name, "ok": True, "parts": parts, "problems": []})
         except DitzooError as error:
             report.append({"name": name, "ok": False, "problems": str(error).splitlines()})
