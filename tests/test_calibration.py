@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import refused, run_ditzoo, tiny, wake
 from ditzoo_dynamic.budget import Choice, cheapest
-from ditzoo_dynamic.calibration import Rehearsal, calibrate
+from ditzoo_dynamic.calibration import Rehearsal, calibrated
 from ditzoo_dynamic.planned import Planned
 
 from ditzoo.assemble import build
@@ -70,23 +70,24 @@ def test_an_error_is_that_of_a_whole_run_that_sample_makes(zoo, model, sampler):
 
 
 def test_a_table_is_better_than_one_depth_for_all_at_the_same_cost(model):
-    table = calibrate(model, model.spec, 2 / 3, bins=4, count=4, seed=1, quiet=True)
+    table = calibrated(model, model.spec, bins=4, count=4, seed=1, quiet=True).table(2 / 3)
     assert table.figures["share_of_blocks"] <= 2 / 3 + 1e-9
     assert len(table.cond) == len(table.null) == 4
     rehearsal = Rehearsal(model, model.spec, 4, seed=1)
     uniform = rehearsal.error(Planned((4,), (4,)))
     assert table.figures["measured_mse"] == pytest.approx(rehearsal.error(Planned(table.cond, table.null, table.edges)))
     assert table.figures["measured_mse"] <= uniform
-    whole = calibrate(model, model.spec, 1.0, bins=4, count=2, quiet=True)
+    whole = calibrated(model, model.spec, bins=4, count=2, quiet=True).table(1.0)
     assert (set(whole.cond), set(whole.null)) == ({DEPTH}, {DEPTH})
     assert whole.figures["measured_mse"] == 0
+    measured = calibrated(model, model.spec, bins=2, count=2, quiet=True)
     with pytest.raises(SamplingError, match=r"budget 0.2 is below the least that the exits of 'tiny' allow, 0.33 of all blocks"):
-        calibrate(model, model.spec, 0.2, bins=2, count=2, quiet=True)
+        measured.table(0.2)
 
 
 def test_looks_without_guidance_have_one_depth_to_choose(zoo, model):
     spec = zoo.model(model.spec.model_dump() | {"guidance": {"scale": 2.0, "interval": [0.4, 0.8]}})
-    table = calibrate(model, spec, 0.5, bins=8, count=2, quiet=True)
+    table = calibrated(model, spec, bins=8, count=2, quiet=True).table(0.5)
     for (low, high), null in zip(itertools.pairwise(table.edges), table.null, strict=True):
         if high < 0.4 or low > 0.8:
             assert null == DEPTH  # no unconditional branch is run there, so none is cut short

@@ -70,7 +70,7 @@ def evaluate(
     state.wait_for_everyone()
     if not state.is_main_process:
         return {}
-    drawn = {seed: _gather(out, protocol, seed) for seed in protocol.seeds}
+    drawn = {seed: gather(out, protocol, seed) for seed in protocol.seeds}
     made = report(found, protocol, drawn, identity)
     if expected is not None:
         made["bands"] = expected.verdict(made["mean"])
@@ -121,7 +121,8 @@ def _draw(model: Model, network: Features, protocol: Protocol, out: Path, seed: 
     save_weights(kept, _path(out, seed, first))
 
 
-def _gather(out: Path, protocol: Protocol, seed: int) -> Drawn:
+def gather(out: Path, protocol: Protocol, seed: int) -> Drawn:
+    """Return what an evaluation in the folder `out` has stored of a seed."""
     parts = [_chunk(out, seed, first) for first in range(0, protocol.count, protocol.chunk)]
     if any(part is None for part in parts):
         raise EvaluationError(f"chunks of seed {seed} are missing in '{out}': a process died; run the same command again")

@@ -76,13 +76,55 @@ class Rehearsal:
         return float((self.end(policy, first) - self.whole).float().square().mean())
 
 
-@torch.no_grad()
-def calibrate(
-    model: Model, spec: ModelSpec, budget: float, *, bins: int = 8, count: int = 48, seed: int = 0, quiet: bool = False
-) -> DepthTable:
-    """Return the table of least terminal error that spends `budget` of all block evaluations.
+@dataclass(frozen=True)
+class Calibration:
+    """What every depth in every bin costs and does to the end of a run, and tables out of it."""
 
-    `spec` has the solver, steps and guidance that the table is for. `count` pictures of `seed` are drawn over and over.
+    rehearsal: Rehearsal
+    edges: Sequence[float]
+    choices: Sequence[Sequence[Choice]]
+
+    @torch.no_grad()
+    def table(self, budget: float) -> DepthTable:
+        """Return the table of least terminal error that spends `budget` of all block evaluations."""
+        spec, model = self.rehearsal.spec, self.rehearsal.model
+        most = sum(max(one.cost for one in options) for options in self.choices)
+        taken = cheapest(self.choices, int(budget * most))
+        if taken is None:
+            least = sum(min(one.cost for one in options) for options in self.choices) / most
+            raise SamplingError(f"budget {budget:g} is below the least that the exits of '{spec.name}' allow, {least:.2f} of all blocks")
+        taken, measured = _repaired(self, taken, int(budget * most))
+        low, high = (max(1, round(share * spec.sampling.steps)) for share in SERVES)
+        return DepthTable(
+            model=spec.name,
+            fingerprint=fingerprint(model.backbone),
+            solver=spec.sampler.model_dump(mode="json"),
+            schedule=spec.schedule.model_dump(mode="json"),
+            guidance=spec.guidance.model_dump(mode="json"),
+            steps=(low, high),
+            edges=tuple(self.edges),
+            cond=tuple(one.cond for one in taken),
+            null=tuple(one.null for one in taken),
+            budget=budget,
+            figures={
+                "share_of_blocks": sum(one.cost for one in taken) / most,
+                "predicted_mse": sum(one.error for one in taken),
+                "measured_mse": measured,
+                "pictures": self.rehearsal.count,
+                "steps": spec.sampling.steps,
+            },
+        )
+
+    def error(self, table: Sequence[Choice]) -> float:
+        """Return the terminal error of a table, measured."""
+        return self.rehearsal.error(Planned([one.cond for one in table], [one.null for one in table], self.edges))
+
+
+@torch.no_grad()
+def calibrated(model: Model, spec: ModelSpec, *, bins: int = 8, count: int = 48, seed: int = 0, quiet: bool = False) -> Calibration:
+    """Measure what leaving early does, bin by bin, for the solver, steps and guidance of `spec`.
+
+    `count` pictures of `seed` are drawn over and over.
     """
     if len(spec.readable) < 2:
         raise SamplingError(
@@ -107,34 +149,7 @@ def calibrate(
         early = [*at[:bin], depth, *at[bin + 1 :]]
         policy = Planned(early if name == "cond" else at, early if name == "null" else at, edges)
         errors[bin, name, depth] = rehearsal.error(policy, max(times[i] for i in inside[bin]))
-    choices = [_choices(errors, bin, [guided[i] for i in inside[bin]], spec.readable) for bin in every]
-    most = sum(max(one.cost for one in options) for options in choices)
-    taken = cheapest(choices, int(budget * most))
-    if taken is None:
-        least = sum(min(one.cost for one in options) for options in choices) / most
-        raise SamplingError(f"budget {budget:g} is below the least that the exits of '{spec.name}' allow, {least:.2f} of all blocks")
-    taken, measured = _repaired(rehearsal, choices, taken, edges, int(budget * most))
-    predicted = sum(one.error for one in taken)
-    low, high = (max(1, round(share * spec.sampling.steps)) for share in SERVES)
-    return DepthTable(
-        model=spec.name,
-        fingerprint=fingerprint(model.backbone),
-        solver=spec.sampler.model_dump(mode="json"),
-        schedule=spec.schedule.model_dump(mode="json"),
-        guidance=spec.guidance.model_dump(mode="json"),
-        steps=(low, high),
-        edges=tuple(edges),
-        cond=tuple(one.cond for one in taken),
-        null=tuple(one.null for one in taken),
-        budget=budget,
-        figures={
-            "share_of_blocks": sum(one.cost for one in taken) / most,
-            "predicted_mse": predicted,
-            "measured_mse": measured,
-            "pictures": count,
-            "steps": spec.sampling.steps,
-        },
-    )
+    return Calibration(rehearsal, edges, [_choices(errors, bin, [guided[i] for i in inside[bin]], spec.readable) for bin in every])
 
 
 def _edges(times: Sequence[float], bins: int) -> list[float]:
@@ -160,22 +175,16 @@ def _choices(errors: dict[tuple[int, str, int], float], bin: int, guided: Sequen
     return found
 
 
-def _repaired(
-    rehearsal: Rehearsal, choices: Sequence[Sequence[Choice]], taken: list[Choice], edges: Sequence[float], budget: int
-) -> tuple[list[Choice], float]:
-    """Return a table and its measured error, changed a bin or two at a time where errors do not add up and that helps."""
-
-    def measure(table: Sequence[Choice]) -> float:
-        return rehearsal.error(Planned([one.cond for one in table], [one.null for one in table], edges))
-
-    error = measure(taken)
+def _repaired(calibration: Calibration, taken: list[Choice], budget: int) -> tuple[list[Choice], float]:
+    """Return a table and its measured error, without what is worst where errors do not add up and that helps."""
+    choices, error = calibration.choices, calibration.error(taken)
     for _ in range(REPAIRS):
         if error <= ADDITIVE * sum(one.error for one in taken):
             break
         worst = max(range(len(taken)), key=lambda bin: taken[bin].error)
         without = [[one for one in options if one != taken[worst]] if bin == worst else options for bin, options in enumerate(choices)]
         other = cheapest(without, budget)
-        if other is None or (found := measure(other)) >= error:
+        if other is None or (found := calibration.error(other)) >= error:
             break
         taken, error, choices = other, found, without
     return taken, error

@@ -51,7 +51,8 @@ def calibrate(
     from ditzoo.assemble import load_found
     from ditzoo_dynamic import calibration
 
-    table = calibration.calibrate(load_found(found, device=device), found.spec, budget, bins=bins, count=count, seed=seed)
+    measured = calibration.calibrated(load_found(found, device=device), found.spec, bins=bins, count=count, seed=seed)
+    table = measured.table(budget)
     out = out or Path(f"{found.spec.name}.depths.json")
     write_text(out, table.model_dump_json(indent=1) + "\n")
     if as_json:
