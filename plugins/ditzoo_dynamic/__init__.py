@@ -31,4 +31,4 @@ def ditzoo_parts() -> list[type[Part]]:
 def ditzoo_commands() -> list[Command]:
     from ditzoo_dynamic import commands
 
-    return [commands.calibrate]
+    return [commands.calibrate, commands.frontier]

@@ -1,13 +1,19 @@
-"""The command calibrate. Torch is imported once everything that can be checked without it has been."""
+"""The commands calibrate and frontier. Torch is imported once everything that can be checked without it has been."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ditzoo.cli.options import json_option, lock_option, open_model, print_json, set_option
+from ditzoo.cli.options import json_option, lock_option, open_model, open_zoo, print_json, set_option
+from ditzoo.errors import EvaluationError, SamplingError
+from ditzoo_dynamic.points import inline, own_solver
+
+if TYPE_CHECKING:
+    from ditzoo.sources import Found
 
 
 @click.command()
@@ -39,7 +45,6 @@ def calibrate(
 
     The table serves this model with this solver, schedule and guidance alone.
     """
-    from ditzoo.errors import SamplingError
     from ditzoo.files import write_text
 
     found = open_model(name, settings, lock).opened()
@@ -64,6 +69,79 @@ def calibrate(
     told, expected = table.figures["measured_mse"], table.figures["predicted_mse"]
     click.echo(f"{table.figures['share_of_blocks']:.1%} of the blocks; mean square error {told:.2e}, {expected:.2e} predicted")
     click.echo(str(out))
-    inner = found.spec.sampler.model_dump(mode="json", exclude_defaults=True) | {"kind": found.spec.sampler.kind}
-    written = "{" + ", ".join(f"{key}='{value}'" if isinstance(value, str) else f"{key}={value}" for key, value in inner.items()) + "}"
-    click.echo(f"next: ditzoo sample {name} --set \"sampler={{kind='early-exit', inner={written}, policy='depth-table:{out}'}}\"", err=True)
+    sampler = {"kind": "early-exit", "inner": own_solver(found.spec), "policy": f"depth-table:{out}"}
+    click.echo(f'next: ditzoo sample {name} --set "sampler={inline(sampler)}"', err=True)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--protocol", default="fashion", show_default=True, help="By which quality is measured: a file, or one that ships.")
+@click.option("--plan", "planned", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Points to measure, as TOML.")
+@click.option("--count", type=click.IntRange(50), default=2000, show_default=True, help="Pictures a seed, where no plan says it.")
+@click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True, help="Repeatable; seeds are pooled.")
+@click.option("--steps", type=click.IntRange(2), default=20, show_default=True, help="Steps of the reference: the model's own solver.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Pictures of a timed run.")
+@click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Timed rounds.")
+@click.option("--within", type=float, help="Pick the fastest point whose loss is at most this share (upper 95 % bound).")
+@click.option("--time", "budget", type=float, help="Pick the best point that takes at most this share of the reference's time.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder. Default: frontiers/NAME.")
+@set_option
+@json_option
+def frontier(
+    name: str,
+    protocol: str,
+    planned: Path | None,
+    count: int,
+    seeds: tuple[int, ...],
+    steps: int,
+    batch_size: int,
+    rounds: int,
+    within: float | None,
+    budget: float | None,
+    out: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Measure the trade of time for quality of NAME: leaving early, against the best that full depth does in as much time.
+
+    Run again after an interruption, it goes on where it was. Without --plan it makes one, which stays in the folder as plan.toml.
+    """
+    from ditzoo.evaluation.protocol import read_protocol
+    from ditzoo_dynamic.points import read_plan
+
+    zoo = open_zoo()
+    out = out or Path("frontiers") / name.replace("/", "-").replace(":", "-")
+
+    def resolve(more: tuple[str, ...]) -> Found:
+        return open_model(name, (*settings, *more), zoo=zoo).opened()
+
+    kept = out / "plan.toml"
+    plan = read_plan(planned or kept, zoo) if planned is not None or kept.is_file() else None
+    if plan is not None:
+        count, seeds = plan.count, plan.seeds
+    changed = [f"count={count}", f"seeds={list(seeds)}", f"kid_subset_size={min(1000, count)}", "kid_subsets=10"]
+    told = read_protocol(plan.protocol if plan else protocol, zoo, changed)
+    told.check(resolve(told.settings).spec)
+
+    from ditzoo_dynamic import frontier as measuring
+    from ditzoo_dynamic.figure import draw
+    from ditzoo_dynamic.standard import standard
+    from ditzoo_dynamic.verdict import pick, table
+
+    def note(line: str) -> None:
+        click.echo(line, err=True)
+
+    if plan is None:
+        plan = standard(resolve, told, protocol, out, steps=steps, note=note)
+    made = measuring.measure(resolve, told, plan, out, batch=batch_size, rounds=rounds, note=note)
+    rows = measuring.rows_of(made)
+    draw(rows, plan.reference, made["distance_is"], out / "frontier.png")
+    picked = pick(rows, loss=within, time=budget) if within is not None or budget is not None else None
+    if as_json:
+        print_json(made | ({"picked": picked and picked.name} if within is not None or budget is not None else {}))
+        return
+    click.echo(f"{table(rows, made['distance_is'])}\n\n{made['says']}\n\n{out / 'frontier.json'} and {out / 'frontier.png'}")
+    if picked is not None:
+        click.echo(f"picked: {picked.name}: {' '.join(f'--set {setting!r}' for setting in picked.settings)}")
+    elif within is not None or budget is not None:
+        raise EvaluationError("no point keeps that; allow more loss or more time")

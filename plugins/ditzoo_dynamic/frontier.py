@@ -1,0 +1,138 @@
+"""Measuring a frontier: every point's pictures by the project's evaluation, in a folder that goes on where it was interrupted.
+
+Times are taken after that, in turns, all overheads included.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ditzoo.assemble import Model, load_found
+from ditzoo.evaluation.metrics import Gaussian, bootstrap, frechet
+from ditzoo.evaluation.protocol import Protocol
+from ditzoo.evaluation.reference import seen_in
+from ditzoo.evaluation.run import evaluate, gather
+from ditzoo.files import write_text
+from ditzoo.sampling import sample
+from ditzoo.sources import Found
+from ditzoo_dynamic.points import Plan, check
+from ditzoo_dynamic.timing import interleaved, ratios
+from ditzoo_dynamic.verdict import Row, by_budget, gains, sentence, table
+
+Resolve = Callable[[tuple[str, ...]], Found]
+
+
+def measure(
+    resolve: Resolve, protocol: Protocol, plan: Plan, out: Path, *, batch: int, rounds: int, note: Callable[[str], None]
+) -> dict[str, Any]:
+    """Measure every point of a plan and return the report; `out` gets frontier.json, frontier.md and a folder a point.
+
+    `resolve` gives the model with settings laid over it. Quality is measured first, times after it on the idle machine.
+    """
+    found = {point.name: resolve((*protocol.settings, *point.settings)) for point in plan.points}
+    check(plan, {name: one.spec for name, one in found.items()})
+    features, reports = {}, {}
+    for name, one in found.items():
+        folder = folder_of(out, name)
+        reports[name] = evaluate(one, protocol, folder)
+        features[name] = torch.cat([gather(folder, protocol, seed).seen.features for seed in protocol.seeds])
+        note(f"{name}: {reports[name]['distance_is']} {reports[name]['mean']['frechet']:.3f}")
+    reference, _, _ = seen_in(protocol.reference, protocol.features, pinned=protocol.reference_sha256, what="reference")
+    goal = Gaussian.of(reference.features)
+    model = load_found(next(iter(found.values())))
+    spent = {name: _ledger(model, one) for name, one in tqdm(found.items(), desc="counting", disable=None)}
+    times = _times(model, found, plan.reference, batch, rounds)
+    rows = []
+    for point in plan.points:
+        name = point.name
+        distance, interval = _distance(features[name], goal, protocol.resamples)
+        loss, loss_interval = _loss(features[name], features[plan.reference], goal, protocol.resamples)
+        agreement = reports[name]["mean"].get("label_agreement")
+        took, ledger = times[name], spent[name]
+        rows.append(
+            Row(name, point.family, took.median, (took.low, took.high), ledger["blocks"], ledger["macs"], distance, interval, loss,
+                loss_interval, agreement, ledger["trace"], point.settings)
+        )  # fmt: skip
+    made = {
+        "model": next(iter(found.values())).name,
+        "reference": plan.reference,
+        "pictures": len(features[plan.reference]),
+        "distance_is": protocol.features.distance,
+        "timed": {"batch": batch, "rounds": rounds, "threads": torch.get_num_threads()},
+        "says": sentence(rows),
+        "budgets": by_budget(rows),
+        "gains": gains(rows),
+        "rows": [asdict(row) for row in rows],
+        "identity": reports[plan.reference]["identity"],
+    }
+    write_text(out / "frontier.json", json.dumps(made, indent=1) + "\n")
+    write_text(out / "frontier.md", table(rows, protocol.features.distance) + f"\n\n{made['says']}\n")
+    return made
+
+
+def folder_of(out: Path, name: str) -> Path:
+    """Return where the pictures of a point are evaluated."""
+    return out / "points" / re.sub(r"[^\w.]+", "-", name)
+
+
+def rows_of(made: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of a report that was written."""
+    fixed = ("time_interval", "distance_interval", "loss_interval", "settings")
+    return [Row(**(one | {name: tuple(one[name]) for name in fixed})) for one in made["rows"]]
+
+
+def _distance(features: Tensor, goal: Gaussian, resamples: int) -> tuple[float, tuple[float, float]]:
+    def distance(rows: Tensor) -> float:
+        return frechet(Gaussian.of(features[rows]), goal)
+
+    return distance(torch.arange(len(features))), bootstrap(distance, len(features), resamples)
+
+
+def _loss(features: Tensor, reference: Tensor, goal: Gaussian, resamples: int) -> tuple[float, tuple[float, float]]:
+    """Return how much farther from the goal a set is than the reference, as a share.
+
+    Pairs share noise and label, and are resampled together.
+    """
+
+    def loss(rows: Tensor) -> float:
+        return frechet(Gaussian.of(features[rows]), goal) / frechet(Gaussian.of(reference[rows]), goal) - 1
+
+    if features is reference:
+        return 0.0, (0.0, 0.0)
+    return loss(torch.arange(len(features))), bootstrap(loss, len(features), resamples)
+
+
+def _drawing(model: Model, found: Found, batch: int, **more: Any) -> Any:
+    own = copy.copy(model)  # the same weights under another spec
+    own.spec = found.spec
+    return sample(own, num_images=batch, seed=1, output_type="latent", batch_size=batch, **more)
+
+
+def _ledger(model: Model, found: Found) -> dict[str, Any]:
+    count = 8  # as depths may differ by picture
+    ledger = _drawing(model, found, count, count_macs=True).ledger
+    return {"blocks": ledger.block_evals / count, "macs": ledger.macs / count, "trace": ledger.trace}
+
+
+def _times(model: Model, found: Mapping[str, Found], reference: str, batch: int, rounds: int) -> dict[str, Any]:
+    names = list(found)
+    work = [partial(_drawing, model, one, batch) for one in found.values()]
+    with tqdm(total=(rounds + 1) * len(work), desc="timing", unit="run", disable=None) as bar:
+
+        def counted(one: Callable[[], object]) -> object:
+            bar.update()
+            return one()
+
+        seconds = interleaved([partial(counted, one) for one in work], rounds)
+    return dict(zip(names, ratios(seconds, names.index(reference)), strict=True))
