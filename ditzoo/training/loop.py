@@ -26,6 +26,7 @@ from ditzoo.training.ema import EMA
 from ditzoo.training.recipe import Recipe
 from ditzoo.training.run import Run
 from ditzoo.training.sharding import shard
+from ditzoo.training.start import begin
 from ditzoo.training.trainee import Trainee
 
 
@@ -76,7 +77,13 @@ def prepare(recipe: Recipe, out: Path) -> Run:
         shard(trainee, accelerator.device.type)
     settings = recipe.optimizer
     optimizer = accelerator.prepare_optimizer(
-        torch.optim.AdamW(trainee.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
+        torch.optim.AdamW(
+            [p for p in trainee.parameters() if p.requires_grad],
+            lr=settings.lr,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
     )
     wrapped = trainee if sharded else accelerator.prepare_model(trainee)
     ema = EMA(trainee.model, recipe.length.ema, warmup=recipe.length.ema_warmup)
@@ -84,8 +91,10 @@ def prepare(recipe: Recipe, out: Path) -> Run:
 
 
 def made(recipe: Recipe) -> tuple[Model, list[Loss]]:
-    """Build the model and the extra losses, with the weights that the recipe's seed gives them."""
+    """Build the model and the extra losses, with the weights that the recipe's seed gives them, or those that it starts with."""
     model = build(recipe.model, seed=derived_seed(recipe.seed, "init"))
+    if recipe.start is not None:
+        begin(model, recipe.start)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(recipe.seed, "losses"))
         return model, [loss.build(recipe.model) for loss in recipe.losses]

@@ -17,6 +17,7 @@ from ditzoo.catalogue import override, read_toml
 from ditzoo.errors import SpecError, UnknownNameError, listed, suggest
 from ditzoo.evaluation.protocol import Expectation
 from ditzoo.model_spec import ModelSpec
+from ditzoo.sources import resolve
 from ditzoo.specs import DatasetSlot, DatasetSpec, LossSlot, Positive, Spec, shape
 from ditzoo.zoo import Zoo
 
@@ -117,12 +118,21 @@ class Output(Spec):
     tensorboard: bool = False
 
 
+class Start(Spec):
+    """Weights to begin with, and which of the model's parameters are trained; patterns have the wildcards * ? []."""
+
+    model: str = Field(description="a catalogue name, hf-hub:, local-dir: or local-file:, as ditzoo.load takes it")
+    fresh: tuple[str, ...] = Field((), description="names of parameters that its weights may lack; those begin as they are built")
+    train: tuple[str, ...] = Field(("*",), description="names of parameters that are trained; the others stay as they are")
+
+
 class Recipe(Spec):
-    """One training run."""
+    """One training run. `model` may be left out where `start` names one; a field of it may be changed all the same."""
 
     name: str
     seed: int = Field(0, ge=0)
     model: Annotated[ModelSpec, BeforeValidator(_named_model)]
+    start: Start | None = None
     data: DatasetSlot
     objective: Objective = Objective()
     losses: tuple[LossSlot, ...] = ()
@@ -229,6 +239,10 @@ def read_recipe(source: str, zoo: Zoo, settings: Iterable[str] = ()) -> Recipe:
     data = read_toml(path)
     data.setdefault("name", path.stem)
     settings = list(settings)
+    start = override(data, [setting for setting in settings if setting.startswith("start.")]).get("start")
+    if "model" not in data and isinstance(start, Mapping) and isinstance(start.get("model"), str):
+        found = resolve(start["model"], zoo).spec
+        data["model"] = found.model_dump(mode="json", exclude={"card", "aliases", "weights"})
     if isinstance(data.get("model"), str) and any(setting.startswith("model.") for setting in settings):
         data["model"] = zoo.catalogue.read(zoo.catalogue.find(data["model"]))
     recipe = zoo.validate(Recipe, override(data, settings), source=str(path))

@@ -48,7 +48,8 @@ def put_state(groups: Groups, trainee: nn.Module, ema: EMA, optimizer: Optimizer
         tensor.copy_(placed(groups["model"][name], tensor))
     ema.load(groups["ema"])
     state: dict[int, dict[str, Tensor]] = {}
-    for index, (name, p) in enumerate(trainee.named_parameters()):
+    trained = ((name, p) for name, p in trainee.named_parameters() if p.requires_grad)
+    for index, (name, p) in enumerate(trained):
         kept = {path: value for path, value in groups["optimizer"].items() if path.rsplit(".", 1)[0] == name}
         state[index] = {path.rsplit(".", 1)[1]: placed(value, p) for path, value in kept.items()}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
