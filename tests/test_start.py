@@ -48,6 +48,14 @@ def test_exits_are_added_to_a_model_that_stays_bit_for_bit(short, zoo, trained, 
     assert {name.rsplit(".", 1)[0] for name in kept} == {"model.backbone.given_exits.scale.1", "model.backbone.given_exits.shift.1"}
 
 
+def test_a_recipe_may_change_the_model_that_it_begins_with(short, zoo, tmp_path):
+    path = tmp_path / "changed.toml"
+    path.write_text(short.read_text() + "\n[model]\nname = 'other'\nexits = {kind = 'separate', at = [1]}\n[[losses]]\nkind = 'exits'\n")
+    told = read_recipe(str(path), zoo, ["model.backbone.mlp_ratio=2.0"])
+    assert (told.model.name, told.model.exits.kind, told.model.backbone.mlp_ratio) == ("other", "separate", 2.0)
+    assert told.model.weights is None
+
+
 def test_all_weights_go_on_from_where_they_were(short, zoo, trained, tmp_path):
     train(read_recipe(str(short), zoo, ["length.steps=1", "optimizer.lr=1e-9", "optimizer.warmup=0"]), tmp_path, quiet=True)
     before, after = load_file(trained / "model.safetensors"), load_file(tmp_path / "model" / "model.safetensors")

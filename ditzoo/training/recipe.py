@@ -127,7 +127,7 @@ class Start(Spec):
 
 
 class Recipe(Spec):
-    """One training run. `model` may be left out where `start` names one; a field of it may be changed all the same."""
+    """One training run. Where `start` names a model, `model` may hold what is changed of it alone, by top-level fields."""
 
     name: str
     seed: int = Field(0, ge=0)
@@ -240,9 +240,10 @@ def read_recipe(source: str, zoo: Zoo, settings: Iterable[str] = ()) -> Recipe:
     data.setdefault("name", path.stem)
     settings = list(settings)
     start = override(data, [setting for setting in settings if setting.startswith("start.")]).get("start")
-    if "model" not in data and isinstance(start, Mapping) and isinstance(start.get("model"), str):
+    changed = data.get("model", {})
+    if isinstance(start, Mapping) and isinstance(start.get("model"), str) and isinstance(changed, Mapping) and "backbone" not in changed:
         found = resolve(start["model"], zoo).spec
-        data["model"] = found.model_dump(mode="json", exclude={"card", "aliases", "weights"})
+        data["model"] = found.model_dump(mode="json", exclude={"card", "aliases", "weights"}) | dict(changed)
     if isinstance(data.get("model"), str) and any(setting.startswith("model.") for setting in settings):
         data["model"] = zoo.catalogue.read(zoo.catalogue.find(data["model"]))
     recipe = zoo.validate(Recipe, override(data, settings), source=str(path))
