@@ -46,7 +46,8 @@ class Prediction:
 class BlockParts:
     """What a backbone lends to the conditioning for one block: makers of its sub-layers, called as often as needed.
 
-    `attention()` makes a module called as `attention(tokens, stream)`; `mlp()` one called as `mlp(tokens)`.
+    `attention()` makes a module called as `attention(tokens, stream)`; `mlp()` one called as `mlp(tokens, stream)`; the stream is the
+    one that enters the block.
     """
 
     width: int
@@ -58,7 +59,12 @@ class BlockParts:
 
 
 class Conditioning(nn.Module, ABC):
-    """How time and prompt reach the tokens: it makes the blocks and the head's modulation of a backbone."""
+    """How time and prompt reach the tokens: it makes the blocks and the head's modulation of a backbone.
+
+    `constant_cost` is false where the multiply-adds of a block depend on more than the size.
+    """
+
+    constant_cost: bool = True
 
     @abstractmethod
     def block(self, parts: BlockParts) -> nn.Module:
@@ -89,6 +95,7 @@ class Backbone(nn.Module, ABC):
     exits: tuple[int, ...] = ()
     stages: tuple[int, ...] = ()
     head_modules: tuple[str, ...] = ()  # names of the modules that `head` uses and nothing else does
+    constant_cost: bool = True  # the multiply-adds of a row depend on its size alone
 
     def __init__(self) -> None:
         super().__init__()

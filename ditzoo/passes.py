@@ -51,16 +51,17 @@ class Ledger:
     _macs_a_row: dict[object, int] = field(default_factory=dict, repr=False)
 
     def measure(self, key: object, rows: int, work: Callable[[], Result]) -> Result:
-        """Run `work`; count its MACs the first time that `key` is seen and by rows afterwards."""
+        """Run `work`; count its MACs the first time that `key` is seen and by rows afterwards, or every time where it is None."""
         if not self.count_macs:
             return work()
-        if key in self._macs_a_row:
+        if key is not None and key in self._macs_a_row:
             self.macs += self._macs_a_row[key] * rows
             return work()
         from ditzoo.figures import counted_macs
 
         result, macs = counted_macs(work)
-        self._macs_a_row[key] = macs // rows
+        if key is not None:
+            self._macs_a_row[key] = macs // rows
         self.macs += macs
         return result
 
@@ -85,7 +86,8 @@ class Passes:
         if hi <= lo or not rows:
             return stream
         self.ledger.block_evals += rows * (hi - lo)
-        return self.ledger.measure(("run", lo, hi, stream.grid), rows, partial(self.backbone.run, stream, lo, hi))
+        key = ("run", lo, hi, stream.grid) if self.backbone.constant_cost else None
+        return self.ledger.measure(key, rows, partial(self.backbone.run, stream, lo, hi))
 
     def read(self, stream: Stream, depth: int | None) -> Tensor:
         """Read the prediction out of all rows after `depth` blocks, None for all of them."""

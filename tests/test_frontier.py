@@ -148,5 +148,5 @@ def test_points_of_another_network_are_refused(zoo, exited):
         points=tuple(point.model_copy(update={"name": name}) for name, point in zip("ab", full(exited.spec, (4, 5)), strict=False)),
     )
     other = exited.spec.model_copy(update={"exits": None})
-    with pytest.raises(EvaluationError, match="point 'b' has another exits than 'a'; a frontier is of one network"):
+    with pytest.raises(EvaluationError, match="point 'b' has another exits than 'a'; name the model that it is of: model = ..."):
         check(plan, {"a": exited.spec, "b": other})

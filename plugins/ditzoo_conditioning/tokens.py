@@ -38,7 +38,7 @@ class ViTBlock(nn.Module):
         else:
             own = mask.new_ones(len(mask), x.shape[1] - mask.shape[1])
             x = x + self.attention(self.norm1(x), stream, mask=torch.cat([own, mask], dim=1))
-        return replace(stream, tokens=x + self.mlp(self.norm2(x)))
+        return replace(stream, tokens=x + self.mlp(self.norm2(x), stream))
 
 
 class CrossAttentionBlock(nn.Module):
@@ -59,7 +59,7 @@ class CrossAttentionBlock(nn.Module):
         context, mask = time_and_prompt(stream)
         x = x + self.attention(self.norm1(x), stream)
         x = x + self.cross(self.norm_cross(x), context=context, mask=mask)
-        return replace(stream, tokens=x + self.mlp(self.norm2(x)))
+        return replace(stream, tokens=x + self.mlp(self.norm2(x), stream))
 
 
 class PlainHeadNorm(nn.Module):

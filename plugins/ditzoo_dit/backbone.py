@@ -40,7 +40,7 @@ class DiT(Backbone):
             nn.init.zeros_(layer.bias)
         self.register_buffer("position_table", sincos_table(spec.grid, width), persistent=False)
 
-        self.conditioning = conditioning
+        self.conditioning, self.constant_cost = conditioning, conditioning.constant_cost
         parts = BlockParts(width, spec.heads, self._attention, self._mlp, eps_mlp=DIFFUSERS_MLP_EPS if theirs else 1e-6)
         self.blocks = nn.ModuleList(conditioning.block(parts) for _ in range(spec.depth))
         self.head_norm = conditioning.head_norm(width)

@@ -1,4 +1,4 @@
-"""Dynamic DiT: exits before the last block, the loss that trains them, depth policies and the early-exit sampler, as a plugin of ditzoo."""
+"""Dynamic DiT: exits and the loss that trains them, depth policies, the early-exit sampler, and DyDiT, as a plugin of ditzoo."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ def ditzoo_parts() -> list[type[Part]]:
         specs.SeparateExitsSpec,
         specs.ExitLossSpec,
         specs.EarlyExitSpec,
+        specs.DyDiTSpec,
+        specs.FlopsLossSpec,
         policy_specs.UniformSpec,
         policy_specs.TableSpec,
         policy_specs.ConfidenceSpec,

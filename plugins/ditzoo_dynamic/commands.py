@@ -112,8 +112,8 @@ def frontier(
     zoo = open_zoo()
     out = out or Path("frontiers") / name.replace("/", "-").replace(":", "-")
 
-    def resolve(more: tuple[str, ...]) -> Found:
-        return open_model(name, (*settings, *more), zoo=zoo).opened()
+    def resolve(more: tuple[str, ...], other: str | None = None) -> Found:
+        return open_model(other or name, (*settings, *more), zoo=zoo).opened()
 
     kept = out / "plan.toml"
     plan = read_plan(planned or kept, zoo) if planned is not None or kept.is_file() else None

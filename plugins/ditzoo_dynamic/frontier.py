@@ -30,7 +30,7 @@ from ditzoo_dynamic.points import Plan, check
 from ditzoo_dynamic.timing import interleaved, ratios
 from ditzoo_dynamic.verdict import Row, by_budget, gains, sentence, table
 
-Resolve = Callable[[tuple[str, ...]], Found]
+Resolve = Callable[..., Found]  # of settings, and of another model's name
 
 
 def measure(
@@ -40,7 +40,7 @@ def measure(
 
     `resolve` gives the model with settings laid over it. Quality is measured first, times after it on the idle machine.
     """
-    found = {point.name: resolve((*protocol.settings, *point.settings)) for point in plan.points}
+    found = {point.name: resolve((*protocol.settings, *point.settings), point.model) for point in plan.points}
     check(plan, {name: one.spec for name, one in found.items()})
     features, reports = {}, {}
     for name, one in found.items():
@@ -50,9 +50,10 @@ def measure(
         note(f"{name}: {reports[name]['distance_is']} {reports[name]['mean']['frechet']:.3f}")
     reference, _, _ = seen_in(protocol.reference, protocol.features, pinned=protocol.reference_sha256, what="reference")
     goal = Gaussian.of(reference.features)
-    model = load_found(next(iter(found.values())))
-    spent = {name: _ledger(model, one) for name, one in tqdm(found.items(), desc="counting", disable=None)}
-    times = _times(model, found, plan.reference, batch, rounds)
+    own = {point.model: load_found(found[point.name]) for point in plan.points}
+    models = {point.name: own[point.model] for point in plan.points}
+    spent = {name: _ledger(models[name], one) for name, one in tqdm(found.items(), desc="counting", disable=None)}
+    times = _times(models, found, plan.reference, batch, rounds)
     rows = []
     for point in plan.points:
         name = point.name
@@ -125,9 +126,9 @@ def _ledger(model: Model, found: Found) -> dict[str, Any]:
     return {"blocks": ledger.block_evals / count, "macs": ledger.macs / count, "trace": ledger.trace}
 
 
-def _times(model: Model, found: Mapping[str, Found], reference: str, batch: int, rounds: int) -> dict[str, Any]:
+def _times(models: Mapping[str, Model], found: Mapping[str, Found], reference: str, batch: int, rounds: int) -> dict[str, Any]:
     names = list(found)
-    work = [partial(_drawing, model, one, batch) for one in found.values()]
+    work = [partial(_drawing, models[name], one, batch) for name, one in found.items()]
     with tqdm(total=(rounds + 1) * len(work), desc="timing", unit="run", disable=None) as bar:
 
         def counted(one: Callable[[], object]) -> object:

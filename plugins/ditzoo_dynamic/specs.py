@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ditzoo.specs import ExitsSpec, LossSpec, PolicySlot, Positive, SamplerSlot, SamplerSpec, Spec
+from ditzoo.specs import ConditioningSlot, ConditioningSpec, ExitsSpec, LossSpec, PolicySlot, Positive, SamplerSlot, SamplerSpec, Spec
 from ditzoo_dynamic.policy_specs import UniformSpec, unreadable
 
 if TYPE_CHECKING:
-    from ditzoo.interfaces import Backbone, Exits, Loss, Sampler
+    from ditzoo.interfaces import Backbone, Conditioning, Exits, Loss, Sampler
     from ditzoo.model_spec import ModelSpec
 
 
@@ -67,6 +67,52 @@ class ExitLossSpec(LossSpec):
         from ditzoo_dynamic.supervision import ExitLoss
 
         return ExitLoss(model.readable[:-1], self.distill)
+
+
+class DyDiTSpec(ConditioningSpec):
+    """DyDiT (Zhao et al. 2024) over any conditioning: the time chooses heads and groups of channels, each token whether the MLP sees it.
+
+    It begins as the network that it is made of. The loss `flops` teaches it what share of the multiply-adds to spend.
+    """
+
+    kind: Literal["dydit"] = "dydit"
+    inner: ConditioningSlot
+    groups: Positive = Field(8, description="groups that the MLP's channels are chosen in")
+
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        return {"": {"inner": "adaln-zero"}}
+
+    @property
+    def provides_now(self) -> frozenset[str]:
+        return self.inner.provides_now | {"routed-blocks"}
+
+    @property
+    def requires_now(self) -> frozenset[str]:
+        return self.inner.requires_now
+
+    def build(self, width: int) -> Conditioning:
+        from ditzoo_dynamic.dydit import Dynamic
+
+        return Dynamic(self.inner.build(width), self.groups)
+
+
+class FlopsLossSpec(LossSpec):
+    """(share - target)^2, where share is that of the blocks' multiply-adds which DyDiT's routers choose."""
+
+    kind: Literal["flops"] = "flops"
+    target: float = Field(gt=0, le=1)
+
+    def check(self, model: ModelSpec) -> str | None:
+        if "routed-blocks" in model.conditioning.provides_now:
+            return None
+        own = model.conditioning.kind
+        return f"conditioning '{own}' chooses nothing to spend; set model.conditioning={{kind='dydit', inner='{own}'}}"
+
+    def build(self, model: ModelSpec) -> Loss:
+        from ditzoo_dynamic.flops import FlopsLoss
+
+        return FlopsLoss(model.backbone.depth, self.target)
 
 
 class InternalGuidance(Spec):
