@@ -56,6 +56,8 @@ class BlockParts:
     mlp: Callable[[], nn.Module]
     eps_attention: float = 1e-6
     eps_mlp: float = 1e-6
+    index: int = 0  # which block, of how many
+    count: int = 1
 
 
 class Conditioning(nn.Module, ABC):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -87,20 +88,28 @@ class TimeEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, or cross-attention where `context` is given; q, k, v are separate parameters."""
+    """Multi-head self-attention, or cross-attention where `context` is given; q, k, v are separate parameters.
 
-    def __init__(self, width: int, heads: int, *, bias: bool = True) -> None:
+    With `qk_norm="rms"` queries and keys are normed head by head (Esser et al. 2024, section 5.3.2).
+    """
+
+    def __init__(self, width: int, heads: int, *, bias: bool = True, qk_norm: Literal["rms"] | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.q, self.k, self.v = (nn.Linear(width, width, bias=bias) for _ in range(3))
         self.out = nn.Linear(width, width)
+        self.norm_q, self.norm_k = (nn.RMSNorm(width // heads, eps=1e-6) if qk_norm == "rms" else nn.Identity() for _ in range(2))
+
+    def qkv(self, x: Tensor, source: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """X (B, N, D) -> queries, and keys and values of `source` (B, L, D) or x itself, each (B, H, N or L, D / H)."""
+        source = x if source is None else source
+        q, k, v = (rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in (self.q(x), self.k(source), self.v(source)))
+        return self.norm_q(q), self.norm_k(k), v
 
     def forward(self, x: Tensor, stream: Stream | None = None, *, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """X (B, N, D), context (B, L, D), mask (B, N or L) of the keys that count -> (B, N, D)."""
-        source = x if context is None else context
-        q, k, v = (rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in (self.q(x), self.k(source), self.v(source)))
         keep = None if mask is None else mask[:, None, None, :]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+        out = F.scaled_dot_product_attention(*self.qkv(x, context), attn_mask=keep)
         return self.out(rearrange(out, "b h n d -> b n (h d)"))
 
 

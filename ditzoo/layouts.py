@@ -84,6 +84,23 @@ class Reshaped(Row):
 
 
 @dataclass(frozen=True)
+class Swapped(Row):
+    """One tensor whose two halves are the other way round: scale before shift there, shift before scale here."""
+
+    theirs: tuple[str, ...]
+    ours: tuple[str, ...]
+
+    def read(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        import torch
+
+        first, second = tensors[0].chunk(2)
+        return [torch.cat([second, first])]
+
+    def write(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return self.read(tensors)
+
+
+@dataclass(frozen=True)
 class Copies(Row):
     """One of ours, which they keep in several equal copies. Copies that differ are refused: one cannot stand for them."""
 

@@ -6,6 +6,7 @@ Shapes: B rows, C latent channels, (H, W) latent, N tokens, D width, p patch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class DiT(Backbone):
 
         self.conditioning, self.constant_cost = conditioning, conditioning.constant_cost
         parts = BlockParts(width, spec.heads, self._attention, self._mlp, eps_mlp=DIFFUSERS_MLP_EPS if theirs else 1e-6)
-        self.blocks = nn.ModuleList(conditioning.block(parts) for _ in range(spec.depth))
+        self.blocks = nn.ModuleList(conditioning.block(replace(parts, index=i, count=spec.depth)) for i in range(spec.depth))
         self.head_norm = conditioning.head_norm(width)
         self.head_linear = nn.Linear(width, spec.out_channels * patch**2)
         zero_linear(self.head_linear)

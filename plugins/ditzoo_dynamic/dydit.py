@@ -56,6 +56,7 @@ class DynamicAttention(Attention):
             )
         super().__init__(width, plain.heads)
         self.q, self.k, self.v, self.out = plain.q, plain.k, plain.v, plain.out
+        self.norm_q, self.norm_k = plain.norm_q, plain.norm_k
         self.head_router = Router(width, plain.heads)
 
     def choose(self, stream: Stream) -> Choice:
@@ -69,14 +70,13 @@ class DynamicAttention(Attention):
         keep = None if mask is None else mask[:, None, None, :]
         used = _alike(heads.hard)
         if used is None:
-            q, k, v = (rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in (self.q(x), self.k(x), self.v(x)))
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=keep) * heads.soft[:, :, None, None]
+            out = F.scaled_dot_product_attention(*self.qkv(x), attn_mask=keep) * heads.soft[:, :, None, None]
             return self.out(rearrange(out, "b h n d -> b n (h d)"))
         rows = _members(used, self.heads, self.q.out_features)
         parts = (F.linear(x, layer.weight[rows], None if layer.bias is None else layer.bias[rows]) for layer in (self.q, self.k, self.v))
         q, k, v = (rearrange(z, "b n (h d) -> b h n d", h=len(used)) for z in parts)
-        out = rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=keep), "b h n d -> b n (h d)")
-        return F.linear(out, self.out.weight[:, rows], self.out.bias)
+        out = F.scaled_dot_product_attention(self.norm_q(q), self.norm_k(k), v, attn_mask=keep)
+        return F.linear(rearrange(out, "b h n d -> b n (h d)"), self.out.weight[:, rows], self.out.bias)
 
 
 class DynamicMlp(Mlp):

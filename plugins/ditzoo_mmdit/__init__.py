@@ -1,0 +1,14 @@
+"""MM-DiT (Esser et al. 2024, "Scaling Rectified Flow Transformers"): text and image in one transformer, as a plugin of ditzoo."""
+
+from __future__ import annotations
+
+from ditzoo.hookspecs import hookimpl
+from ditzoo.specs import Part
+
+
+@hookimpl
+def ditzoo_parts() -> list[type[Part]]:
+    from ditzoo_mmdit.spec import JointAttentionSpec, MMDiTSpec
+    from ditzoo_mmdit.words import TextTokensSpec
+
+    return [MMDiTSpec, JointAttentionSpec, TextTokensSpec]

@@ -1,0 +1,99 @@
+"""Joint attention: blocks of two streams, image tokens and prompt tokens, that look at both."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ditzoo.interfaces import BlockParts, Conditioning, Stream
+from ditzoo.layers import Attention, modulate, zero_linear
+
+
+class JointBlock(nn.Module):
+    """The MM-DiT block (Esser et al. 2024, figure 2b).
+
+    Of the last block the prompt's stream is only looked at: it has no gates, no output and no MLP there, and leaves as it came.
+    """
+
+    def __init__(self, parts: BlockParts, *, last: bool, dual: bool) -> None:
+        super().__init__()
+        width = parts.width
+        self.norm = nn.LayerNorm(width, eps=parts.eps_attention, elementwise_affine=False)
+        self.norm_mlp = nn.LayerNorm(width, eps=parts.eps_mlp, elementwise_affine=False)
+        self.modulation = nn.Linear(width, (9 if dual else 6) * width)
+        self.context_modulation = nn.Linear(width, (2 if last else 6) * width)
+        zero_linear(self.modulation)
+        zero_linear(self.context_modulation)
+        self.attention, self.context_attention = _attention(parts), _attention(parts)
+        if last:
+            self.context_attention.out = nn.Identity()  # type: ignore[assignment]
+        self.dual_attention = parts.attention() if dual else None
+        self.mlp = parts.mlp()
+        self.context_mlp = None if last else parts.mlp()
+
+    def forward(self, stream: Stream) -> Stream:
+        x, context = stream.tokens, stream.context
+        assert context is not None, "enter() puts the prompt's tokens there"
+        shift1, scale1, gate1, shift2, scale2, gate2, *dual = self.modulation(stream.vec).chunk(9 if self.dual_attention else 6, dim=-1)
+        turns = self.context_modulation(stream.vec).chunk(2 if self.context_mlp is None else 6, dim=-1)
+        normed = self.norm(x)
+        seen, told = self._looked(modulate(normed, shift1, scale1), modulate(self.norm(context), *turns[:2]), stream.cond.mask)
+        after = x + gate1[:, None] * seen
+        if self.dual_attention is not None:
+            shift3, scale3, gate3 = dual
+            after = after + gate3[:, None] * self.dual_attention(modulate(normed, shift3, scale3), stream)
+        after = after + gate2[:, None] * self.mlp(modulate(self.norm_mlp(after), shift2, scale2), stream)
+        if self.context_mlp is not None:
+            gate, shift, scale, gate_mlp = turns[2:]
+            context = context + gate[:, None] * told
+            context = context + gate_mlp[:, None] * self.context_mlp(modulate(self.norm_mlp(context), shift, scale), stream)
+        return replace(stream, tokens=after, context=context)
+
+    def _looked(self, image: Tensor, prompt: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One attention over image and prompt tokens, those that the mask (B, L) leaves out not looked at; split again and projected."""
+        pairs = zip(self.attention.qkv(image), self.context_attention.qkv(prompt), strict=True)
+        keep = None if mask is None else torch.cat([mask.new_ones(len(mask), image.shape[1]), mask], 1)[:, None, None]
+        q, k, v = (torch.cat(pair, dim=2) for pair in pairs)  # the image first, as diffusers has it
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+        out = rearrange(out, "b h n d -> b n (h d)")
+        return self.attention.out(out[:, : image.shape[1]]), self.context_attention.out(out[:, image.shape[1] :])
+
+
+def _attention(parts: BlockParts) -> Attention:
+    made = parts.attention()
+    assert isinstance(made, Attention), "joint attention needs queries, keys and values of both streams"
+    return made
+
+
+class HeadNorm(nn.Module):
+    """The norm before the head, shifted and scaled; its modulation starts at zero."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=eps, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 2 * width)
+        zero_linear(self.modulation)
+
+    def forward(self, tokens: Tensor, stream: Stream) -> Tensor:
+        return modulate(self.norm(tokens), *self.modulation(stream.vec).chunk(2, dim=-1))
+
+
+class JointAttention(Conditioning):
+    """The prompt's tokens are a stream of their own; what modulates is time and the prompt's vector."""
+
+    def __init__(self, dual: int) -> None:
+        super().__init__()
+        self.dual = dual
+
+    def block(self, parts: BlockParts) -> nn.Module:
+        return JointBlock(parts, last=parts.index == parts.count - 1, dual=parts.index < self.dual)
+
+    def head_norm(self, width: int, eps: float = 1e-6) -> nn.Module:
+        return HeadNorm(width, eps)
+
+    def enter(self, stream: Stream) -> Stream:
+        return replace(stream, vec=F.silu(stream.time + stream.cond.vec), context=stream.cond.tokens)
