@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -50,6 +52,16 @@ def same_end(a: Path, b: Path) -> None:
         assert (ours[name] - tensor).abs().max() < 2e-3 * max(1e-2, float(tensor.abs().max())), name
     ours, theirs = ([float(row["loss"]) for row in deciding(folder)] for folder in (a, b))
     assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def kill(running: subprocess.Popen[bytes]) -> None:
+    """Kill a run with SIGKILL, all of its processes: a launcher starts each in a session of its own, and they outlive it."""
+    family = [*psutil.Process(running.pid).children(recursive=True), psutil.Process(running.pid)] if running.poll() is None else []
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(family, timeout=30)
+    running.communicate()
 
 
 def started(recipe, out, processes, after, settings=SKIPS):

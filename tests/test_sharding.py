@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import refused
-from runs import SEAMS, command, deciding, same_end, started
+from runs import SEAMS, command, deciding, kill, same_end, started
 from safetensors.torch import load_file
 
 WHOLE = [*SEAMS, "length.accumulate=2", "output.sample_every=60"]
@@ -42,8 +41,7 @@ def test_shared_out_it_trains_as_one_process(runs):
 )
 def test_every_checkpoint_goes_on_in_every_run(recipe, runs, tmp_path, first, processes, then, others):
     running = started(recipe, tmp_path, processes, after=5, settings=first)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.communicate()
+    kill(running)
     subprocess.run(command(recipe, tmp_path, *then, processes=others), check=True, capture_output=True)
     same_end(tmp_path, runs["one"])
 
@@ -51,8 +49,7 @@ def test_every_checkpoint_goes_on_in_every_run(recipe, runs, tmp_path, first, pr
 def test_killed_it_ends_as_the_unbroken_run_bit_for_bit(recipe, runs, tmp_path):
     for after in (2, 6):
         running = started(recipe, tmp_path, 2, after=after, settings=SHARDED)
-        os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
+        kill(running)
     subprocess.run(command(recipe, tmp_path, *SHARDED, processes=2), check=True, capture_output=True)
     ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (tmp_path, runs["shared"]))
     assert all((ours[name] == theirs[name]).all() for name in theirs)

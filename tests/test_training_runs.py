@@ -15,7 +15,7 @@ import time
 import pytest
 import torch
 from conftest import tiny, wake
-from runs import SEAMS, SKIPS, command, deciding, same, same_end, started
+from runs import SEAMS, SKIPS, command, deciding, kill, same, same_end, started
 from safetensors.torch import load_file
 
 from ditzoo.assemble import build
@@ -41,11 +41,10 @@ def unbroken(recipe, tmp_path_factory):
 def test_killed_at_random_moments_it_ends_as_the_unbroken_run(recipe, unbroken, tmp_path, processes):
     moments = random.Random(processes)
     kills = int(os.environ.get("DITZOO_TEST_KILLS", "2"))
-    for kill in range(kills):
-        running = started(recipe, tmp_path, processes, after=1 + 10 * kill // kills)
+    for turn in range(kills):
+        running = started(recipe, tmp_path, processes, after=1 + 10 * turn // kills)
         time.sleep(moments.uniform(0, 0.05))
-        os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
+        kill(running)
     subprocess.run(command(recipe, tmp_path, *SKIPS, processes=processes), check=True, capture_output=True)
     same(tmp_path, unbroken[processes])
 
@@ -73,8 +72,7 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one_and_the_other_way(recipe, 
     for first, then in ((2, 1), (1, 2)):
         out = tmp_path / f"from{first}"
         running = started(recipe, out, first, after=5, settings=SEAMS)
-        os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
+        kill(running)
         subprocess.run(command(recipe, out, *SEAMS, processes=then), check=True, capture_output=True)
         same_end(out, whole)
 
