@@ -55,7 +55,7 @@ def refused(layout: Layout, spec: ModelSpec, zoo: Zoo) -> str | None:
     reason = layout.refuse(spec)
     if reason:
         return reason
-    for member in layout.members:
+    for member in layout.members_of(spec):
         reasons = [component.write(spec, None) for component in _components(zoo, member)]
         if None not in reasons:
             return next(iter(reasons), f"no installed plugin writes the {member} of a {layout.pipeline}")
@@ -109,12 +109,12 @@ def write_pipeline(model: Model, layout: Layout, folder: Path, zoo: Zoo, *, max_
     if names:
         index["id2label"] = {str(number): name for number, name in enumerate(names)}
     index[stem.parent.name] = ["diffusers", config["_class_name"]]
-    for member in layout.members:
+    for member in layout.members_of(model.spec):
         component = next(one for one in _components(zoo, member) if one.write(model.spec, None) is None)
         (folder / member).mkdir()
         component.write(model.spec, folder / member)
         written = json.loads((folder / member / component.config).read_text(encoding="utf-8"))
-        index[member] = ["diffusers", written["_class_name"]]
+        index[member] = [component.library, component.class_of(written)]
     _write_json(folder / "model_index.json", index)
     write_card(model.spec, folder)
 
@@ -194,4 +194,4 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
 
 def _components(zoo: Zoo, folder: str) -> list[Component]:
     """Return the writers of a folder of pipelines, each once."""
-    return list({id(one): one for one in zoo.components.values() if one.folder == folder}.values())
+    return list({id(one): one for one in zoo.components.values() if one.writes(folder)}.values())

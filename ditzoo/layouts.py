@@ -180,6 +180,10 @@ class Layout(ABC):
     def rows(self, spec: ModelSpec, own: Mapping[str, Tensor]) -> list[Row]:
         """Return the table for a model, given its own tensors by name (on meta)."""
 
+    def members_of(self, spec: ModelSpec) -> tuple[str, ...]:
+        """Return the other folders of the pipeline that a model is written as."""
+        return self.members
+
     def refuse(self, spec: ModelSpec) -> str | None:
         """Say why a model is not the same function once written in this layout and read back, and the way out; else None."""
         unlike = [
@@ -218,6 +222,15 @@ class Component(ABC):
     classes: ClassVar[frozenset[str]]
     folder: ClassVar[str]
     config: ClassVar[str]
+    library: ClassVar[str] = "diffusers"  # that its classes are of
+
+    def writes(self, member: str) -> bool:
+        """Say whether a folder of a pipeline is one that this writes."""
+        return member == self.folder
+
+    def class_of(self, config: Data) -> str:
+        """Return the class that a written config names."""
+        return str(config["_class_name"])
 
     @abstractmethod
     def read(self, name: str, config: Data, source: Data) -> dict[str, Data | str]:

@@ -102,12 +102,12 @@ def read_pipeline(place: Place, zoo: Zoo, name: str) -> Reading:
                 reading.open[slot] = f"no installed plugin reads {key} '{word}'; say what stands for it with {slot}.kind=KIND"
             reading.notes.append(f"left out {key} '{word}': no installed plugin reads it")
             continue
-        config = place.read_json(f"{component.folder}/{component.config}")
+        config = place.read_json(f"{key}/{component.config}")
         for slot, part in component.read(str(word), config, place.parts_source | {"subfolder": key}).items():
             if isinstance(part, str):
                 reading.open[slot] = part
-            else:
-                reading.data[slot] = part
+            else:  # several members may tell of one part
+                reading.data[slot] = part if "kind" in part else reading.data.get(slot, {}) | part
     if "prompt" in reading.data and (names := labels_of(index, reading.data["prompt"].get("classes"))):
         reading.data["prompt"]["names"] = names
     return _with_weights(reading, layout, zoo, place, name)

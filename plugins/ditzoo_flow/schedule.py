@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from ditzoo.interfaces import Schedule, Spacing
 from ditzoo.paths import Path
 from ditzoo.predictions import Coefficients
 
 if TYPE_CHECKING:
     from ditzoo_flow.spec import PathSpec
+
+
+class Even(Spacing):
+    """(1, ..., least, 0), evenly but for the last."""
+
+    def __init__(self, least: float) -> None:
+        self.least = least
+
+    def times(self, schedule: Schedule, steps: int) -> Tensor:
+        noisy = torch.linspace(1, self.least, steps, dtype=torch.float64)
+        return torch.cat([noisy, noisy.new_zeros(1)])
 
 
 class Flow(Path):

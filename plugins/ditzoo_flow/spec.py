@@ -8,10 +8,25 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from ditzoo.specs import Positive, ScheduleSpec, SpacingSlot
+from ditzoo.specs import Positive, ScheduleSpec, SpacingSlot, SpacingSpec
 
 if TYPE_CHECKING:
-    from ditzoo.interfaces import Schedule
+    from ditzoo.interfaces import Schedule, Spacing
+
+
+class EvenSpec(SpacingSpec):
+    """Evenly from 1 to `least`, and then clean data: diffusers' flow schedulers end so, with the smallest trained time.
+
+    A shift of the schedule comes after it.
+    """
+
+    kind: Literal["even"] = "even"
+    least: float = Field(1e-3, gt=0, lt=1)
+
+    def build(self) -> Spacing:
+        from ditzoo_flow.schedule import Even
+
+        return Even(self.least)
 
 
 class PathSpec(ScheduleSpec):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ditzoo.hookspecs import hookimpl
-from ditzoo.layouts import Layout
+from ditzoo.layouts import Component, Layout
 from ditzoo.specs import Part
 
 
@@ -21,3 +21,10 @@ def ditzoo_layouts() -> list[Layout]:
     from ditzoo_mmdit.layouts import DiffusersSD3, SingleFileSD3
 
     return [DiffusersSD3(), SingleFileSD3()]
+
+
+@hookimpl
+def ditzoo_components() -> list[Component]:
+    from ditzoo_mmdit.components import TextEncoders, Tokenizers
+
+    return [TextEncoders(), Tokenizers()]

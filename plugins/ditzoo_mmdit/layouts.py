@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ditzoo.layouts import Data, Layout, Reshaped, Row, Same, Stacked, Swapped, linear, value_at
 from ditzoo.model_spec import ModelSpec
 from ditzoo_mmdit.configs import from_config, to_config
+from ditzoo_mmdit.sd3_text import SD3TextSpec
 from ditzoo_mmdit.spec import JointAttentionSpec, MMDiTSpec
 
 if TYPE_CHECKING:
@@ -131,6 +132,10 @@ class DiffusersSD3(Layout):
         "conditioning.kind": "joint-attention",
         "prompt.kind": "sd3-text",
     }
+
+    def members_of(self, spec: ModelSpec) -> tuple[str, ...]:
+        folders = spec.prompt.folders if isinstance(spec.prompt, SD3TextSpec) else ()
+        return (*self.members, *folders)
 
     def rows(self, spec: ModelSpec, own: Mapping[str, Tensor]) -> list[Row]:
         backbone, dual = _parts(spec)

@@ -54,10 +54,18 @@ class SD3Text(Prompt):
     def encode(self, items: Sequence[Any]) -> Cond:
         """Encode prompts, as the spec parses them or as `States` that were made before."""
         like = self.context.weight
+        if like.is_meta:
+            return self._shapes(len(items))
         made = {item: self.encoders.states(item, like.device) for item in dict.fromkeys(_texts(items))}
         states = [item if isinstance(item, States) else made[asked_of(item)] for item in items]
         pooled = torch.stack([one.pooled for one in states]).to(like)
         return Cond(self.pooled(pooled), self.context(torch.stack([one.tokens for one in states]).to(like)))
+
+    def _shapes(self, batch: int) -> Cond:
+        """Return what is encoded on meta: shapes alone, without an encoder."""
+        spec, like = self.spec, self.context.weight
+        tokens = like.new_empty(batch, spec.clip_length + spec.t5_length, spec.states)
+        return Cond(self.pooled(like.new_empty(batch, spec.pooled)), self.context(tokens))
 
     def null(self, batch: int) -> Cond:
         return self.encode([asked_of("")] * batch)

@@ -61,16 +61,20 @@ class SD3TextSpec(PromptSpec):
     def caption(self, item: Any) -> str:
         return str(item[0])
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of the source that are used: T5's are not, where it is left out."""
+        return tuple(folder for folder in FOLDERS if self.t5 or not folder.endswith("_3"))
+
     def files_used(self) -> list[tuple[str, str | None, list[str]]]:
         if self.source is None:
             return []
-        used = [folder for folder in FOLDERS if self.t5 or not folder.endswith("_3")]
-        return [(self.source, self.revision, [f"{folder}/*" for folder in used])]
+        return [(self.source, self.revision, [f"{folder}/*" for folder in self.folders])]
 
     def packed(self, folder: Path) -> SD3TextSpec:
         if self.source is None or not Path(self.source).expanduser().is_dir():
             return self
-        for name in FOLDERS:
+        for name in self.folders:
             if (Path(self.source).expanduser() / name).is_dir():
                 shutil.copytree(Path(self.source).expanduser() / name, folder / name, dirs_exist_ok=True)
         return self.model_copy(update={"source": ".", "revision": None})
