@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -43,7 +44,7 @@ def figures(spec: ModelSpec) -> Figures:
         tokens = stream.tokens.shape[1]
         return model.backbone.head(model.backbone.run(stream, 0, model.backbone.depth))
 
-    with torch.no_grad(), PeakMemory([*model.parameters(), *model.buffers()]) as memory:
+    with torch.no_grad(), Fused(), PeakMemory([*model.parameters(), *model.buffers()]) as memory:
         _, macs = counted_macs(forward)
     parameters = list(model.parameters())
     return Figures(
@@ -67,6 +68,16 @@ def _attention_flops(q: Sequence[int], k: Sequence[int], v: Sequence[int], *args
     """Count the two products of attention over shapes (B, H, N, d), (B, H, L, d), (B, H, L, e)."""
     batch, heads, queries, dim = q
     return 2 * batch * heads * queries * k[-2] * (dim + v[-1])
+
+
+class Fused(TorchFunctionMode):
+    """Takes attention through a fused kernel, as devices do; on meta torch would make the whole matrix of scores."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if func is torch.nn.functional.scaled_dot_product_attention and args[0].is_meta:
+            return CPU_ATTENTION(*args[:3], 0.0, False, attn_mask=named.get("attn_mask"))[0]
+        return func(*args, **named)
 
 
 class PeakMemory(TorchDispatchMode):

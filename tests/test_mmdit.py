@@ -9,7 +9,7 @@ from diffusers import SD3Transformer2DModel
 from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
 from ditzoo_mmdit.projected import States
 
-from ditzoo.assemble import build
+from ditzoo.assemble import build, build_meta
 from ditzoo.errors import SpecError, UnknownNameError
 from ditzoo.layouts import checked, to_ours, to_theirs
 
@@ -93,31 +93,13 @@ def test_single_files_are_what_diffusers_own_converter_makes_of_them(zoo, kind):
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in to_ours(rows, file).items())
 
 
-PARAMETERS = {"2B": 2.028, "3.5 medium": 2.243, "8B": 8.057}
-
-
-@pytest.mark.parametrize(
-    ("name", "backbone", "dual"),
-    [
-        ("2B", {"size": "2B"}, 0),
-        ("3.5 medium", {"size": "2B", "qk_norm": "rms", "table": 384}, 13),
-        ("8B", {"size": "8B", "qk_norm": "rms"}, 0),
-    ],
-)
-def test_published_sizes(zoo, name, backbone, dual):
-    from ditzoo.assemble import build_meta
-
-    data = {
-        "name": "sd3",
-        "backbone": {"kind": "mmdit", **backbone},
-        "conditioning": {"kind": "joint-attention", "dual": dual},
-        "prompt": "sd3-text",
-        "schedule": "flow",
-        "sampler": "euler",
-        "codec": {"kind": "autoencoder-kl", "channels": 16, "scale": 1.5305, "shift": 0.0609, "source": "nowhere"},
-    }
-    model = build_meta(zoo.model(data))
-    assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(PARAMETERS[name], abs=5e-4)
+@pytest.mark.parametrize(("name", "billions"), [("sd3-medium", 2.028), ("sd3.5-medium", 2.243), ("sd3.5-large", 8.057)])
+def test_published_sizes(zoo, name, billions):
+    """Of the network and the projections of its prompt; the position table is no parameter."""
+    spec = zoo.spec(name)
+    assert sum(p.numel() for p in build_meta(spec).parameters()) / 1e9 == pytest.approx(billions, abs=5e-4)
+    assert spec.latent_size() == (128, 128)
+    assert spec.backbone.check_size((256, 128)) is None
 
 
 WORDS = {"kind": "text-tokens", "vocabulary": ["red", "blue", "hair", "hat"], "length": 3, "heads": 2}
