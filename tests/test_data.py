@@ -237,3 +237,23 @@ def test_order_is_a_permutation_an_epoch_and_resumes_anywhere():
     assert list(Order(items=10, batch_size=4, seed=1, first=6, last=10, lo=0, hi=4)) == whole[6:]
     halves = zip(*(Order(items=10, batch_size=4, seed=1, first=0, last=10, lo=lo, hi=lo + 2) for lo in (0, 2)), strict=True)
     assert [a + b for a, b in halves] == whole
+
+
+def test_avatars_are_what_their_captions_say(zoo):
+    train, test = (zoo.part("dataset", {"kind": "avatars", "split": split}).build() for split in ("train", "test"))
+    assert (len(train), len(test)) == (24_000, 4_000)
+    item = train[0]
+    assert item["pixels"].shape == (3, 16, 16)
+    assert float(item["pixels"].min()) >= -1
+    assert float(item["pixels"].max()) <= 1
+    names = list(test.values)
+    for index in range(0, 4_000, 250):
+        told = {name: test.values[name][value] for name, value in zip(names, test.attributes[index].tolist(), strict=True)}
+        caption = test.captions[index]
+        assert f"{told['length']} {told['hair']} hair, {told['shirt']} shirt" in caption
+        assert caption.endswith(f"{told['background']} background")
+        assert ("glasses" in caption) == (told["glasses"] == "glasses")
+    columns = [names.index(name) for name in ("hair", "shirt", "background")]
+    trained = {tuple(row) for row in train.attributes[:, columns].tolist()}
+    assert [tuple(row) in trained for row in test.attributes[:, columns].tolist()] == (~test.unseen).tolist()
+    assert float(test.unseen.float().mean()) == 0.5

@@ -1,4 +1,4 @@
-"""Datasets (fashion-mnist, image-folder, latents) and codecs (pixels, autoencoder-kl) as a plugin of ditzoo."""
+"""Datasets (fashion-mnist, image-folder, latents, avatars) and codecs (pixels, autoencoder-kl) as a plugin of ditzoo."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from ditzoo.specs import Part
 
 @hookimpl
 def ditzoo_parts() -> list[type[Part]]:
+    from ditzoo_data.avatars_spec import AvatarsSpec
     from ditzoo_data.codecs import AutoencoderKLSpec, PixelsSpec
     from ditzoo_data.fashion_mnist import FashionMNISTSpec
     from ditzoo_data.image_folder import ImageFolderSpec
     from ditzoo_data.latents_spec import LatentsSpec
 
-    return [PixelsSpec, AutoencoderKLSpec, FashionMNISTSpec, ImageFolderSpec, LatentsSpec]
+    return [PixelsSpec, AutoencoderKLSpec, FashionMNISTSpec, ImageFolderSpec, LatentsSpec, AvatarsSpec]
 
 
 @hookimpl
