@@ -267,11 +267,12 @@ class Codec(ABC):
 
 
 class Seen(NamedTuple):
-    """What a feature network sees in pictures: features, class scores if it has any, and features by place if it has them."""
+    """What a feature network sees in pictures: features; class scores, features by place and attributes where it has them."""
 
     features: Tensor  # (B, D) fp32
     logits: Tensor | None  # (B, K) fp32
     patches: Tensor | None = None  # (B, F, *grid) fp32
+    attributes: Tensor | None = None  # (B, A) the value of each attribute, by number
 
 
 class Features(ABC):
@@ -313,7 +314,8 @@ class Dataset(Protocol):
     """Items by index: `{"pixels": (C, *S) float32 in [-1, 1], "item": what the prompt encodes}`; or `latents` in place of
     `pixels`, where the attribute `coded` is true.
 
-    `names` are those of the classes, in the order of their labels; empty where items are no labels.
+    `names` are those of the classes, in the order of their labels; empty where items are no labels. A dataset that knows more of its
+    items has `attributes` (N, A) by number, `values`, the names of each attribute's, and maybe `groups` of items, (N,) bool by name.
     """
 
     names: tuple[str, ...]

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from ditzoo.evaluation.attributes import Wanted, attribute_agreement
 from ditzoo.evaluation.metrics import Gaussian, bootstrap, class_confidence, frechet, kernel_distance, precision_recall, wilson
 from ditzoo.noise import generator
 
@@ -114,3 +115,18 @@ def test_the_interval_of_a_distance_holds_the_distance():
     assert high - low < value
     # resampling repeats points, which moves every resample up: the mirrored interval reaches below, toward what more samples would give
     assert low < frechet(Gaussian.of(points(20_000, shift=0.2, seed=1)), real) + 0.5 * value
+
+
+def test_attributes_are_counted_by_name_and_by_group():
+    wanted = Wanted(
+        torch.tensor([[0, 1], [1, 1], [2, 0], [0, 0]]),
+        {"hair": ["a", "b", "c"], "hat": ["no", "yes"]},
+        {"new": torch.tensor([True, False, False, True])},
+    )
+    found = torch.tensor([[0, 1], [0, 1], [2, 1], [0, 1]])
+    told = attribute_agreement(found, wanted, 50)
+    assert told["value"] == 5 / 8
+    assert told["by_attribute"] == {"hair": 0.75, "hat": 0.5}
+    assert told["by_group"] == {"new": 0.75}
+    low, high = told["interval_95"]
+    assert low <= 5 / 8 <= high

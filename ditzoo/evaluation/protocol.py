@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,10 @@ from ditzoo.model_spec import ModelSpec
 from ditzoo.specs import DatasetSlot, FeaturesSlot, Positive, Spec, shape
 from ditzoo.zoo import Zoo
 
-FIGURES = ("frechet", "kid", "precision", "recall", "class_confidence", "label_agreement")
+if TYPE_CHECKING:
+    from ditzoo.interfaces import Dataset
+
+FIGURES = ("frechet", "kid", "precision", "recall", "class_confidence", "label_agreement", "attribute_agreement")
 
 
 class Expectation(Spec):
@@ -51,7 +54,8 @@ class Protocol(Spec):
 
     `settings` are laid over the model's spec (`"sampler.kind=ddim"`); what they leave is the model's own. `count` pictures are drawn
     for each of `seeds`, labels in turn, and compared with all of `reference`. `floor` are real pictures that the reference does not
-    hold: the same figures for them say how near two sets of real pictures are. The hashes of both sets' content pin them.
+    hold: the same figures for them say how near two sets of real pictures are. The hashes of both sets' content pin them. With `asked`
+    pictures are drawn for its items in order, captions say, in place of labels in turn.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Protocol(Spec):
     features: FeaturesSlot
     reference: DatasetSlot
     reference_sha256: str | None = None
+    asked: DatasetSlot | None = None
     floor: DatasetSlot | None = None
     floor_sha256: str | None = None
     neighbours: Positive = Field(5, description="k of precision and recall")
@@ -83,6 +88,15 @@ class Protocol(Spec):
     def digest(self) -> str:
         """Return a hash of what decides the figures."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json", exclude={"notes", "name"}), sort_keys=True).encode()).hexdigest()
+
+    def asking(self) -> Dataset | None:
+        """Open the dataset whose items are asked for; raise `EvaluationError` if it has too few."""
+        if self.asked is None:
+            return None
+        dataset = self.asked.build()
+        if len(dataset) < self.count:
+            raise EvaluationError(f"protocol '{self.name}' asks for {self.count} items of '{self.asked.kind}', which has {len(dataset)}")
+        return dataset
 
     def check(self, spec: ModelSpec) -> None:
         """Raise `EvaluationError` if a model's pictures are not of the size, channels or classes that are compared."""

@@ -54,7 +54,7 @@ def seen_in(data: DatasetSpec, network: FeaturesSpec, *, pinned: str | None, wha
     if held is None:
         held = _see(dataset, features, what)
         save_weights({name: value for name, value in held.items() if value is not None}, path)
-    return Seen(held["features"], held.get("logits")), held["labels"].long(), sha256
+    return Seen(held["features"], held.get("logits"), None, held.get("attributes")), held["labels"].long(), sha256
 
 
 def _kept(path: Path) -> dict[str, Tensor] | None:
@@ -74,5 +74,7 @@ def _see(dataset: Dataset, features: Features, what: str) -> dict[str, Tensor]:
         parts.append(features.see(torch.stack([item["pixels"] for item in items])))
         labels += [item["item"] if isinstance(item["item"], int) else NO_CLASS for item in items]
     found = {"features": torch.cat([part.features for part in parts])}
-    scores = [part.logits for part in parts if part.logits is not None]
-    return found | ({"logits": torch.cat(scores)} if scores else {}) | {"labels": torch.as_tensor(labels)}
+    for name in ("logits", "attributes"):
+        said = [getattr(part, name) for part in parts if getattr(part, name) is not None]
+        found |= {name: torch.cat(said)} if said else {}
+    return found | {"labels": torch.as_tensor(labels)}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ditzoo.checkpoints import open_file
+from ditzoo.evaluation.attributes import Wanted, attribute_agreement, wanted_of
 from ditzoo.evaluation.metrics import Gaussian, bootstrap, class_confidence, frechet, kernel_distance, precision_recall, wilson
 from ditzoo.evaluation.protocol import Protocol
 from ditzoo.evaluation.reference import seen_in
@@ -29,12 +30,15 @@ COMPARED = 10_000  # points that precision and recall are taken over at most, of
 def report(found: Found, protocol: Protocol, drawn: dict[int, Drawn], identity: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of every seed, their mean and range, and the floor of real against real."""
     reference, _, content = seen_in(protocol.reference, protocol.features, pinned=protocol.reference_sha256, what="reference")
-    seeds = {str(seed): figures(one.seen, one.asked, reference, protocol) for seed, one in drawn.items()}
+    asking = protocol.asking()
+    wanted = wanted_of(asking, protocol.count) if asking is not None else None
+    seeds = {str(seed): figures(one.seen, one.asked, reference, protocol, wanted) for seed, one in drawn.items()}
     floor = None
     if protocol.floor is not None:
         real, labels, _ = seen_in(protocol.floor, protocol.features, pinned=protocol.floor_sha256, what="floor")
         rows = slice(0, protocol.count)
-        floor = figures(Seen(real.features[rows], None if real.logits is None else real.logits[rows]), labels[rows], reference, protocol)
+        part = Seen(*(None if said is None else said[rows] for said in real))  # type: ignore[arg-type]
+        floor = figures(part, labels[rows], reference, protocol, wanted_of(protocol.floor.build(), protocol.count))
     names = list(next(iter(seeds.values())))
     return {
         "model": found.name,
@@ -53,7 +57,7 @@ def report(found: Found, protocol: Protocol, drawn: dict[int, Drawn], identity: 
     }
 
 
-def figures(seen: Seen, asked: Tensor, reference: Seen, protocol: Protocol) -> dict[str, dict[str, Any]]:
+def figures(seen: Seen, asked: Tensor, reference: Seen, protocol: Protocol, wanted: Wanted | None = None) -> dict[str, dict[str, Any]]:
     """Return each figure of one set of pictures against the reference: `value`, and `interval_95` where samples were resampled."""
     real, fake, count = reference.features, seen.features, len(seen.features)
     goal = Gaussian.of(real)
@@ -85,6 +89,8 @@ def figures(seen: Seen, asked: Tensor, reference: Seen, protocol: Protocol) -> d
                 "interval_95": wilson(int(right.sum()), count),
                 "by_class": by_class,
             }
+    if seen.attributes is not None and wanted is not None:
+        found["attribute_agreement"] = attribute_agreement(seen.attributes, wanted, protocol.resamples)
     return found
 
 
@@ -100,6 +106,9 @@ def row(made: dict[str, Any]) -> str:
         interval = " to ".join(f"{bound:.4g}" for bound in figure["interval_95"]) if "interval_95" in figure else ""
         floor = f"{made['floor'][name]['value']:.4g}" if made["floor"] and name in made["floor"] else ""
         lines.append(f"| {called} | {figure['value']:.4g} | {interval} | {floor} |")
+    if by := first.get("attribute_agreement", {}):
+        told = "; ".join(f"{name} {share:.3f}" for name, share in (by["by_attribute"] | by["by_group"]).items())
+        lines += ["", f"Attributes: {told}."]
     if len(made["seeds"]) > 1:
         told = ", ".join(f"{name.replace('_', ' ')} {low:.4g} to {high:.4g}" for name, (low, high) in made["range"].items())
         lines += ["", f"Over seeds {', '.join(made['seeds'])}: {told}."]
@@ -123,7 +132,9 @@ def write(made: dict[str, Any], found: Found, protocol: Protocol, drawn: dict[in
     pictures = open_file(out / f"seed-{seed}" / f"{0:07d}.safetensors").tensors["pictures"]
     images = [Image.fromarray(one[0].numpy() if len(one) == 1 else one.movedim(0, -1).numpy()) for one in pictures]
     prompt = found.spec.prompt
-    captions = [prompt.caption(item) for item in prompt.default(len(images))]
+    asking = protocol.asking()
+    items = prompt.default(len(images)) if asking is None else prompt.parse([asking[index]["item"] for index in range(len(images))])
+    captions = [prompt.caption(item) for item in items]
     save_grid(images, captions, out / "grid.png")
 
 

@@ -19,7 +19,7 @@ from ditzoo.errors import CheckpointError, EvaluationError
 from ditzoo.evaluation.protocol import Expectation, Protocol
 from ditzoo.evaluation.report import report, write
 from ditzoo.files import claim, writable_folder
-from ditzoo.interfaces import Features, Seen
+from ditzoo.interfaces import Dataset, Features, Seen
 from ditzoo.locks import spec_sha256
 from ditzoo.processes import processes
 from ditzoo.sampling import sample
@@ -63,10 +63,11 @@ def evaluate(
     state.wait_for_everyone()
     todo = [(seed, first) for seed in protocol.seeds for first in range(0, protocol.count, protocol.chunk)]
     mine = [job for job in todo[state.process_index :: state.num_processes] if _chunk(out, *job) is None]
+    asking = protocol.asking()
     if mine:
         model = load_found(found, dtype=dtype, device=device)
         for seed, first in tqdm(mine, desc=f"samples of {found.spec.name}", unit="chunk", disable=None if state.is_main_process else True):
-            _draw(model, network, protocol, out, seed, first, batch_size)
+            _draw(model, network, protocol, out, seed, first, batch_size, asking)
     state.wait_for_everyone()
     if not state.is_main_process:
         return {}
@@ -103,9 +104,14 @@ def _chunk(out: Path, seed: int, first: int) -> dict[str, Tensor] | None:
         return None
 
 
-def _draw(model: Model, network: Features, protocol: Protocol, out: Path, seed: int, first: int, batch_size: int | None) -> None:
+def _draw(
+    model: Model, network: Features, protocol: Protocol, out: Path, seed: int, first: int, batch_size: int | None, asking: Dataset | None
+) -> None:
     count = min(protocol.chunk, protocol.count - first)
-    asked = model.spec.prompt.default(first + count)[first:]
+    if asking is None:
+        asked = model.spec.prompt.default(first + count)[first:]
+    else:
+        asked = [asking[index]["item"] for index in range(first, first + count)]
     argument = model.spec.prompt.argument
     request: dict[str, Any] = {"num_images": count} if argument is None else {argument: asked}
     drawn = sample(model, **request, seed=seed, first_index=first, output_type="pt", batch_size=batch_size or protocol.chunk)
@@ -114,8 +120,9 @@ def _draw(model: Model, network: Features, protocol: Protocol, out: Path, seed: 
         seen = network.see(pixels)
     labels = torch.tensor([item if isinstance(item, int) else -1 for item in drawn.items])
     kept = {"features": seen.features, "asked": labels}
-    if seen.logits is not None:
-        kept["logits"] = seen.logits
+    for name in ("logits", "attributes"):
+        if getattr(seen, name) is not None:
+            kept[name] = getattr(seen, name)
     if first < SHOWN:
         kept["pictures"] = (drawn.images[: SHOWN - first] * 255).round().to(torch.uint8)
     save_weights(kept, _path(out, seed, first))
@@ -127,5 +134,5 @@ def gather(out: Path, protocol: Protocol, seed: int) -> Drawn:
     if any(part is None for part in parts):
         raise EvaluationError(f"chunks of seed {seed} are missing in '{out}': a process died; run the same command again")
     whole = [part for part in parts if part is not None]
-    logits = torch.cat([part["logits"] for part in whole]) if "logits" in whole[0] else None
-    return Drawn(Seen(torch.cat([part["features"] for part in whole]), logits), torch.cat([part["asked"] for part in whole]))
+    joined = {name: torch.cat([part[name] for part in whole]) for name in ("features", "logits", "attributes", "asked") if name in whole[0]}
+    return Drawn(Seen(joined["features"], joined.get("logits"), None, joined.get("attributes")), joined["asked"])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from ditzoo.errors import DitzooError
@@ -106,7 +107,11 @@ def layout_checks(layout: Layout, zoo: Zoo) -> Checks:
 def _models(zoo: Zoo, layout: Layout) -> Iterator[tuple[str, ModelSpec]]:
     for name, data in examples(zoo, "backbone").items():
         for change in ({}, {"learn_sigma": True}):
-            whole = matched(zoo, backbone=_changed(zoo, data, change), settings=[f"{path}={value}" for path, value in layout.means.items()])
+            try:
+                zoo.part("backbone", changed := _changed(zoo, data, change))
+            except ValidationError:  # it has none with a learned variance
+                continue
+            whole = matched(zoo, backbone=changed, settings=[f"{path}={value}" for path, value in layout.means.items()])
             if whole is not None and layout.refuse(whole) is None:
                 yield name + (" with a learned variance" if change else ""), whole
 

@@ -32,6 +32,7 @@ class Avatars:
         self.values: dict[str, list[str]] = json.loads(told["values"])
         self.pictures: Tensor = tensors["pictures"][rows]
         self.attributes, self.unseen = tensors["attributes"][rows].long(), tensors["unseen"][rows]
+        self.groups = {"seen combinations": ~self.unseen, "unseen combinations": self.unseen}
         self.captions = bytes(tensors["captions"].tolist()).decode().split("\n")[rows]
 
     def __len__(self) -> int:

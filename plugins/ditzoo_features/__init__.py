@@ -1,4 +1,4 @@
-"""Feature networks for evaluation: `fashion-cnn`, our own, shipped; and `inception`, over which a Fréchet distance is called FID."""
+"""Feature networks: `fashion-cnn` and `avatar-cnn`, our own, shipped; `inception`, over which a Fréchet distance is called FID."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from ditzoo.specs import Part
 
 @hookimpl
 def ditzoo_parts() -> list[type[Part]]:
-    from ditzoo_features.specs import FashionCNNSpec, InceptionSpec
+    from ditzoo_features.specs import AvatarCNNSpec, FashionCNNSpec, InceptionSpec
 
-    return [FashionCNNSpec, InceptionSpec]
+    return [FashionCNNSpec, AvatarCNNSpec, InceptionSpec]

@@ -30,6 +30,22 @@ class FashionCNNSpec(FeaturesSpec):
         return FashionCNN.opened(self.weights)
 
 
+class AvatarCNNSpec(FeaturesSpec):
+    """A small network that reads nine attributes of a 16x16 pixel avatar, 128 features; its weights ship with this plugin.
+
+    `weights` is another file of the same network, as `python -m ditzoo_features.training` writes it.
+    """
+
+    kind: Literal["avatar-cnn"] = "avatar-cnn"
+    distance: ClassVar[str] = "Fréchet distance over avatar-cnn"
+    weights: str | None = None
+
+    def build(self) -> Features:
+        from ditzoo_features.avatar_cnn import AvatarCNN
+
+        return AvatarCNN.opened(self.weights)
+
+
 class InceptionSpec(FeaturesSpec):
     """Inception v3 as torch-fidelity ported it from TensorFlow, 2048 features: what FID is measured with (Heusel et al. 2017).
 

@@ -37,6 +37,9 @@ class SD3TextSpec(PromptSpec):
 
     kind: Literal["sd3-text"] = "sd3-text"
     argument: ClassVar[str | None] = "prompt"
+    expected_failures: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("a row an item", "rows are apart", "its null is another prompt"), "its encoders are files of their own, and an example has none"
+    )
 
     pooled: Positive = Field(2048, description="width of both pooled vectors together")
     states: Positive = Field(4096, description="width of T5's tokens, to which those of the CLIPs are padded")
