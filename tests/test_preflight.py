@@ -63,7 +63,7 @@ WEIGHTS = {"file": "w.safetensors", "schedule": {"kind": "linear"}, "latent": {"
         ({"backbone": {"patch": 3}}, ["patch=3 does not divide the latent 8x8; nearest latent: 9x9"]),
         ({"backbone": {"input_size": [8]}}, ["(height, width), found 8"]),
         ({"backbone": {"depth": 0}}, ["backbone.depth", "greater than 0, found 0"]),
-        ({"backbone": {"kind": "mmdit"}}, ["no installed plugin offers backbone kind 'mmdit'; installed: dit"]),
+        ({"backbone": {"kind": "uvit"}}, ["no installed plugin offers backbone kind 'uvit'; installed: dit, mmdit"]),
         ({"backbone": {"sise": "S"}}, ["unknown field 'sise'; did you mean 'size'?"]),
         ({"sampler": {"kind": "dimd"}}, ["no installed plugin offers sampler kind 'dimd'", "did you mean 'ddim'?"]),
         ({"sampler": {"eta": 2.0}}, ["sampler.eta", "less than or equal to 1, found 2.0"]),

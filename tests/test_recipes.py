@@ -21,7 +21,7 @@ from ditzoo.training.recipe import Optimizer, read_recipe
         (["length.batch_size=7", "length.accumulate=2"], "batch_size=7 is not divisible by accumulate=2"),
         (["optimizer.warmup=30"], "optimizer.warmup=30 leaves nothing of length.steps=30"),
         (["optimiser.lr=1"], "unknown field 'optimiser'; did you mean 'optimizer'"),
-        (["data.kind=cifar"], "no installed plugin offers dataset kind 'cifar'; installed: fashion-mnist, image-folder"),
+        (["data.kind=cifar"], "no installed plugin offers dataset kind 'cifar'; installed: avatars, fashion-mnist, image-folder"),
         (["length.mixed_precision=fp8"], "length.mixed_precision"),
     ],
 )
