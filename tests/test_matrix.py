@@ -55,7 +55,7 @@ def test_the_command_tells_and_runs_every_pair():
     cells = json.loads(done.stdout)
     assert {cell["verdict"] for cell in cells} == {"ok", "adapted", "refused"}
     assert all(cell["ran"] == "ran" for cell in cells if cell["verdict"] != "refused")
-    (learned,) = [cell for cell in cells if (cell["sampler"], cell["schedule"]) == ("ddpm learned", "linear")]
+    (learned,) = [cell for cell in cells if (cell["backbone"], cell["sampler"], cell["schedule"]) == ("dit", "ddpm learned", "linear")]
     assert learned["why"] == "backbone.learn_sigma=true"
 
 
