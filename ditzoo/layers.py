@@ -99,6 +99,7 @@ class Attention(nn.Module):
         self.q, self.k, self.v = (nn.Linear(width, width, bias=bias) for _ in range(3))
         self.out = nn.Linear(width, width)
         self.norm_q, self.norm_k = (nn.RMSNorm(width // heads, eps=1e-6) if qk_norm == "rms" else nn.Identity() for _ in range(2))
+        init_linears(self)
 
     def qkv(self, x: Tensor, source: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """X (B, N, D) -> queries, and keys and values of `source` (B, L, D) or x itself, each (B, H, N or L, D / H)."""
@@ -120,9 +121,25 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
+        init_linears(self)
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class ModulatedNorm(nn.Module):
+    """A norm shifted and scaled by what modulates the stream, which starts at zero: what adaLN has before the head (published DiT, SD3)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=eps, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 2 * width)
+        zero_linear(self.modulation)
+
+    def forward(self, tokens: Tensor, stream: Stream) -> Tensor:
+        """Tokens (B, N, D) -> (B, N, D)."""
+        shift, scale = self.modulation(stream.vec).chunk(2, dim=-1)
+        return modulate(self.norm(tokens), shift, scale)
 
 
 def init_linears(module: nn.Module) -> None:

@@ -17,6 +17,8 @@ CORE = sorted((ROOT / "ditzoo").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 TORCH_FREE = {
     "errors.py",
+    "parts.py",
+    "sizes.py",
     "specs.py",
     "model_spec.py",
     "preflight.py",

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from ditzoo.interfaces import BlockParts, Conditioning, Stream
-from ditzoo.layers import init_linears, modulate, zero_linear
+from ditzoo.layers import ModulatedNorm, init_linears, modulate, zero_linear
 
 
 class AdaLNBlock(nn.Module):
@@ -53,20 +53,6 @@ class AdaLNZeroBlock(AdaLNBlock):
         return replace(stream, tokens=x)
 
 
-class AdaLNHeadNorm(nn.Module):
-    """The norm before the head, shifted and scaled; its modulation starts at zero."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, eps=eps, elementwise_affine=False)
-        self.modulation = nn.Linear(width, 2 * width)
-        zero_linear(self.modulation)
-
-    def forward(self, tokens: Tensor, stream: Stream) -> Tensor:
-        shift, scale = self.modulation(stream.vec).chunk(2, dim=-1)
-        return modulate(self.norm(tokens), shift, scale)
-
-
 class AdaLN(Conditioning):
     """adaLN of the DiT paper."""
 
@@ -74,7 +60,7 @@ class AdaLN(Conditioning):
         return AdaLNBlock(parts)
 
     def head_norm(self, width: int, eps: float = 1e-6) -> nn.Module:
-        return AdaLNHeadNorm(width, eps)
+        return ModulatedNorm(width, eps)
 
     def enter(self, stream: Stream) -> Stream:
         return replace(stream, vec=F.silu(stream.time + stream.cond.vec))  # the SiLU that all modulations share

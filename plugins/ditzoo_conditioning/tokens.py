@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ditzoo.interfaces import BlockParts, Conditioning, Stream
-from ditzoo.layers import Attention, init_linears
+from ditzoo.layers import Attention
 
 
 def time_and_prompt(stream: Stream) -> tuple[Tensor, Tensor | None]:
@@ -50,7 +50,6 @@ class CrossAttentionBlock(nn.Module):
         self.attention = parts.attention()
         self.norm_cross = nn.LayerNorm(parts.width, eps=parts.eps_attention)
         self.cross = Attention(parts.width, parts.heads)
-        init_linears(self.cross)
         self.norm2 = nn.LayerNorm(parts.width, eps=parts.eps_mlp)
         self.mlp = parts.mlp()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -42,21 +43,13 @@ class DiT(Backbone):
         self.register_buffer("position_table", sincos_table(spec.grid, width), persistent=False)
 
         self.conditioning, self.constant_cost = conditioning, conditioning.constant_cost
-        parts = BlockParts(width, spec.heads, self._attention, self._mlp, eps_mlp=DIFFUSERS_MLP_EPS if theirs else 1e-6)
+        attention = partial(Attention, width, spec.heads)
+        mlp = partial(Mlp, width, int(width * spec.mlp_ratio))
+        parts = BlockParts(width, spec.heads, attention, mlp, eps_mlp=DIFFUSERS_MLP_EPS if theirs else 1e-6)
         self.blocks = nn.ModuleList(conditioning.block(replace(parts, index=i, count=spec.depth)) for i in range(spec.depth))
         self.head_norm = conditioning.head_norm(width)
         self.head_linear = nn.Linear(width, spec.out_channels * patch**2)
         zero_linear(self.head_linear)
-
-    def _attention(self) -> nn.Module:
-        attention = Attention(self.spec.width, self.spec.heads)
-        init_linears(attention)
-        return attention
-
-    def _mlp(self) -> nn.Module:
-        mlp = Mlp(self.spec.width, int(self.spec.width * self.spec.mlp_ratio))
-        init_linears(mlp)
-        return mlp
 
     def positions(self, grid: Sequence[int]) -> Tensor:
         """Return the position table (N, D) of a grid, as `spec.positions` has it for grids not trained on."""

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from ditzoo.sizes import Dimensions, check_picture, check_width, filled, unpatched
 from ditzoo.specs import BackboneSpec, Positive, Size, shape
 
 if TYPE_CHECKING:
     from ditzoo.interfaces import Backbone, Conditioning
-
-
-class Dimensions(NamedTuple):
-    width: int
-    depth: int
-    heads: int
 
 
 SIZES = {
@@ -55,28 +50,15 @@ class DiTSpec(BackboneSpec):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_size(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("size") in SIZES:
-            return SIZES[data["size"]]._asdict() | dict(data)
-        return data
+        return filled(data, SIZES)
 
     @model_validator(mode="after")
     def _divides(self) -> DiTSpec:
-        if self.width % self.heads:
-            down, up = self.width // self.heads * self.heads, -(-self.width // self.heads) * self.heads
-            raise ValueError(f"width={self.width} is not divisible by heads={self.heads}; nearest widths: {down or up}, {up}")
-        if self.width % 4:
-            raise ValueError(f"width={self.width} is not divisible by 4, as a sine-cosine table over rows and columns needs")
-        if len(self.input_size) != 2:
-            raise ValueError(f"input_size of an image backbone is (height, width), found {shape(self.input_size)}")
-        if problem := self._patch_problem(self.input_size):
+        check_width(self.width, self.heads)
+        check_picture(self.input_size)
+        if problem := unpatched(self.input_size, self.patch):
             raise ValueError(f"input_size: {problem}")
         return self
-
-    def _patch_problem(self, size: Sequence[int]) -> str | None:
-        if all(extent % self.patch == 0 for extent in size):
-            return None
-        near = [max(self.patch, round(extent / self.patch) * self.patch) for extent in size]
-        return f"patch={self.patch} does not divide the latent {shape(size)}; nearest latent: {shape(near)}"
 
     @property
     def provides_now(self) -> frozenset[str]:
@@ -91,7 +73,7 @@ class DiTSpec(BackboneSpec):
         return tuple(extent // self.patch for extent in self.input_size)
 
     def check_size(self, size: Sequence[int]) -> str | None:
-        if problem := self._patch_problem(size):
+        if problem := unpatched(size, self.patch):
             return problem
         if self.positions == "fixed" and tuple(size) != tuple(self.input_size):
             return (

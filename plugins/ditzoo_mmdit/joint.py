@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ditzoo.interfaces import BlockParts, Conditioning, Stream
-from ditzoo.layers import Attention, modulate, zero_linear
+from ditzoo.layers import Attention, ModulatedNorm, modulate, zero_linear
 
 
 class JointBlock(nn.Module):
@@ -69,19 +69,6 @@ def _attention(parts: BlockParts) -> Attention:
     return made
 
 
-class HeadNorm(nn.Module):
-    """The norm before the head, shifted and scaled; its modulation starts at zero."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, eps=eps, elementwise_affine=False)
-        self.modulation = nn.Linear(width, 2 * width)
-        zero_linear(self.modulation)
-
-    def forward(self, tokens: Tensor, stream: Stream) -> Tensor:
-        return modulate(self.norm(tokens), *self.modulation(stream.vec).chunk(2, dim=-1))
-
-
 class JointAttention(Conditioning):
     """The prompt's tokens are a stream of their own; what modulates is time and the prompt's vector."""
 
@@ -93,7 +80,7 @@ class JointAttention(Conditioning):
         return JointBlock(parts, last=parts.index == parts.count - 1, dual=parts.index < self.dual)
 
     def head_norm(self, width: int, eps: float = 1e-6) -> nn.Module:
-        return HeadNorm(width, eps)
+        return ModulatedNorm(width, eps)
 
     def enter(self, stream: Stream) -> Stream:
         return replace(stream, vec=F.silu(stream.time + stream.cond.vec), context=stream.cond.tokens)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from ditzoo.sizes import Dimensions, check_picture, check_width, filled, unpatched
 from ditzoo.specs import BackboneSpec, ConditioningSpec, Positive, Size, shape
 
 if TYPE_CHECKING:
     from ditzoo.interfaces import Backbone, Conditioning
-
-
-class Dimensions(NamedTuple):
-    width: int
-    depth: int
-    heads: int
 
 
 SIZES = {"2B": Dimensions(1536, 24, 24), "8B": Dimensions(2432, 38, 38)}  # a head of 64 channels a block, as the paper scales it
@@ -49,19 +44,12 @@ class MMDiTSpec(BackboneSpec):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_size(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("size") in SIZES:
-            return SIZES[data["size"]]._asdict() | dict(data)
-        return data
+        return filled(data, SIZES)
 
     @model_validator(mode="after")
     def _fits(self) -> MMDiTSpec:
-        if self.width % self.heads:
-            down, up = self.width // self.heads * self.heads, -(-self.width // self.heads) * self.heads
-            raise ValueError(f"width={self.width} is not divisible by heads={self.heads}; nearest widths: {down or up}, {up}")
-        if self.width % 4:
-            raise ValueError(f"width={self.width} is not divisible by 4, as a sine-cosine table over rows and columns needs")
-        if len(self.input_size) != 2:
-            raise ValueError(f"input_size of an image backbone is (height, width), found {shape(self.input_size)}")
+        check_width(self.width, self.heads)
+        check_picture(self.input_size)
         if self.learn_sigma:
             raise ValueError("learn_sigma=true: this network predicts one thing; set learn_sigma=false")
         if problem := self.check_size(self.input_size):
@@ -69,9 +57,8 @@ class MMDiTSpec(BackboneSpec):
         return self
 
     def check_size(self, size: Sequence[int]) -> str | None:
-        if any(extent % self.patch for extent in size):
-            near = [max(self.patch, round(extent / self.patch) * self.patch) for extent in size]
-            return f"patch={self.patch} does not divide the latent {shape(size)}; nearest latent: {shape(near)}"
+        if problem := unpatched(size, self.patch):
+            return problem
         grid = [extent // self.patch for extent in size]
         if max(grid) > self.table:
             return (

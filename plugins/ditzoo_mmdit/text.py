@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ditzoo.interfaces import Cond, Prompt
-from ditzoo.layers import Attention, Mlp, init_linears
+from ditzoo.layers import Attention, Mlp
 
 if TYPE_CHECKING:
     from ditzoo_mmdit.words import TextTokensSpec
@@ -22,7 +22,6 @@ class Layer(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention, self.mlp = Attention(width, heads), Mlp(width, 4 * width)
-        init_linears(self)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = x + self.attention(self.norm1(x), mask=mask)
