@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         Exits,
         Features,
         Loss,
+        Pattern,
+        Positions,
         Prompt,
         Sampler,
         Schedule,
@@ -90,6 +92,29 @@ class ConditioningSpec(Part):
     slot: ClassVar[str] = "conditioning"
 
     def build(self, width: int) -> Conditioning:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
+class PositionsSpec(Part):
+    """How tokens know their place in a grid."""
+
+    slot: ClassVar[str] = "positions"
+
+    def check(self, width: int, heads: int, rank: int) -> str | None:
+        """Say why a network of such a width, heads and number of axes cannot have them and what to do, or return None if it can."""
+        return None
+
+    def build(self, width: int, heads: int, trained: Sequence[int]) -> Positions:
+        """Build for a network trained on grids of the size `trained`."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
+class AttentionSpec(Part):
+    """Which tokens of a grid look at which, block by block."""
+
+    slot: ClassVar[str] = "attention"
+
+    def build(self) -> Pattern:
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
 
 
@@ -291,6 +316,8 @@ FeaturesSlot = Annotated[SerializeAsAny[FeaturesSpec], BeforeValidator(from_zoo(
 SpacingSlot = Annotated[SerializeAsAny[SpacingSpec], BeforeValidator(from_zoo(SpacingSpec))]
 ExitsSlot = Annotated[SerializeAsAny[ExitsSpec], BeforeValidator(from_zoo(ExitsSpec))]
 PolicySlot = Annotated[SerializeAsAny[PolicySpec], BeforeValidator(from_zoo(PolicySpec))]
+PositionsSlot = Annotated[SerializeAsAny[PositionsSpec], BeforeValidator(from_zoo(PositionsSpec))]
+AttentionSlot = Annotated[SerializeAsAny[AttentionSpec], BeforeValidator(from_zoo(AttentionSpec))]
 LossSlot = Annotated[SerializeAsAny[LossSpec], BeforeValidator(from_zoo(LossSpec))]
 
 SLOTS: dict[str, type[Part]] = {
@@ -308,5 +335,7 @@ SLOTS: dict[str, type[Part]] = {
         SpacingSpec,
         ExitsSpec,
         PolicySpec,
+        PositionsSpec,
+        AttentionSpec,
     )
 }
