@@ -131,7 +131,7 @@ class Backbone(nn.Module, ABC):
         return self.read(self.run(self.begin(x, t, cond), 0, self.depth if depth is None else depth), depth)
 
 
-class Positions(ABC):
+class Positions:
     """How tokens know their place in a grid: by what is added to them, by how queries and keys are turned, or by both."""
 
     def tables(self, grid: Sequence[int]) -> Mapping[int, Tensor]:

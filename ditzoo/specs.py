@@ -254,8 +254,13 @@ class DatasetSpec(Part):
 
     @property
     def item_size(self) -> tuple[int, ...]:
-        """The pixel size of an item, (H, W)."""
+        """The pixel size of an item, (H, W) or (T, H, W); the largest where they differ."""
         raise NotImplementedError(f"{type(self).__name__} does not say the size of its items")
+
+    @property
+    def item_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """The pixel sizes that items have, where they are not all of one."""
+        return (self.item_size,)
 
     @property
     def item_channels(self) -> int:

@@ -59,7 +59,7 @@ def within(groups: Sequence[Tensor], q: Tensor, k: Tensor, v: Tensor, mask: Tens
 
 
 def turned(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn pairs of neighbouring channels of x (B, H, N, d) by angles (M, d / 2); tokens after the first M stay (Su et al. 2021, eq. 34)."""
+    """Turn pairs of neighbouring channels of x (B, H, N, d) by angles (M, d / 2); later tokens stay (Su et al. 2021, eq. 34)."""
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     count = len(angles)
     a, b = x[:, :, :count].unflatten(-1, (-1, 2)).unbind(-1)

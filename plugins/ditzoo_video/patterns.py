@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -62,4 +63,4 @@ def _windows(grid: tuple[int, ...], window: tuple[int, ...], moved: bool) -> tup
 def _cuts(extent: int, side: int, offset: int) -> list[slice]:
     """Cut an axis into windows of `side`, the first of them `offset` short of whole."""
     edges = [0, *range(side - offset if offset else side, extent, side), extent]
-    return [slice(lo, hi) for lo, hi in zip(edges, edges[1:], strict=False)]
+    return [slice(lo, hi) for lo, hi in pairwise(edges)]

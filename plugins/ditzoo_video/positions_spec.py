@@ -45,10 +45,13 @@ class RotarySpec(PositionsSpec):
     theta: float = Field(10_000.0, gt=1)
 
     def check(self, width: int, heads: int, rank: int) -> str | None:
-        if width // heads % 2:
-            return f"rotary positions turn pairs of channels, and a head has {width // heads}; choose a width of which each head has an even part"
-        if width // heads < 2 * rank:
-            return f"rotary positions on {rank} axes need {2 * rank} channels a head at least, and a head has {width // heads}; use fewer heads"
+        channels = width // heads
+        if channels % 2:
+            return f"rotary positions turn pairs of channels, and a head has {channels}; choose backbone.width={heads * (channels + 1)}"
+        if channels < 2 * rank:
+            return (
+                f"rotary positions on {rank} axes need {2 * rank} channels a head, and a head has {channels}; choose fewer backbone.heads"
+            )
         return None
 
     def build(self, width: int, heads: int, trained: Sequence[int]) -> Positions:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from ditzoo.sizes import Dimensions, check_width, filled, unpatched
-from ditzoo.specs import AttentionSlot, BackboneSpec, Positive, PositionsSlot, Size, shape
+from ditzoo.specs import AttentionSlot, BackboneSpec, PositionsSlot, Positive, Size, shape
 from ditzoo_video.patterns_spec import JointSpec
 from ditzoo_video.positions_spec import RotarySpec
 
