@@ -293,6 +293,7 @@ class Seen(NamedTuple):
     logits: Tensor | None  # (B, K) fp32
     patches: Tensor | None = None  # (B, F, *grid) fp32
     attributes: Tensor | None = None  # (B, A) the value of each attribute, by number
+    frames: Tensor | None = None  # (B, T, F) fp32 of each frame of a clip by itself
 
 
 class Features(ABC):

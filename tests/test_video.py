@@ -139,3 +139,26 @@ def test_sizes_that_the_patch_does_not_divide_are_refused_with_the_nearest(zoo):
             model.sample(class_labels=0, **asked)
     with pytest.raises(SpecError, match="even"):
         spec_of(zoo, width=36, heads=4)
+
+
+def test_a_clip_is_what_its_caption_says_and_depends_on_seed_and_index_alone(zoo):
+    made = [zoo.part("dataset", {"kind": "moving-fashion", "count": 60, "unsaid": unsaid}).build() for unsaid in (0, 0.9)]
+    plain, terse = made
+    size = {index: plain.size_of(index) for index in range(60)}
+    assert len(set(size.values())) > 5
+    shown = dict.fromkeys(plain.values["motion"], False)
+    for index in range(60):
+        item = plain[index]
+        article, motion, speed = item["item"].split(", ")
+        assert [article, motion, speed] == [plain.values[name][n] for name, n in zip(plain.values, plain.attributes[index], strict=True)]
+        assert item["pixels"].shape == (1, *size[index])
+        frames, pixels = item["pixels"][0] / 2 + 0.5, 2 if speed == "fast" else 1
+        goes = {"left": (0, -pixels), "right": (0, pixels), "up": (-pixels, 0), "down": (pixels, 0)}.get(motion)
+        if goes is not None:
+            assert torch.equal(frames[1:], frames[:-1].roll(goes, (1, 2)))
+            shown[motion] = True
+        assert torch.equal(terse[index]["pixels"], item["pixels"])
+        assert set(terse[index]["item"].split(", ")) <= {article, motion, speed}
+    assert all(shown[motion] for motion in ("left", "right", "up", "down"))
+    with pytest.raises(SpecError, match="articles are 28x28, and the smallest clip is 20x28"):
+        zoo.validate(type(plain.spec), {"heights": [20]}, source="x")

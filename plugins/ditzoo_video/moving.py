@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -55,12 +56,12 @@ class MovingFashion:
         numbers = torch.rand(9, generator=generator(self.spec.seed, "clip", index), dtype=torch.float64).tolist()
         size = self.sizes[int(numbers[0] * len(self.sizes))]
         said = tuple(number >= self.spec.unsaid for number in numbers[6:])
-        return Told(size, int(numbers[1] * 7), int(numbers[2] * 2), (numbers[3], numbers[4]), numbers[5], said)  # type: ignore[arg-type]
+        return Told(size, int(numbers[1] * 7), int(numbers[2] * 2), (numbers[3], numbers[4]), numbers[5], said)
 
     def size_of(self, index: int) -> tuple[int, ...]:
         return self.told(index).size
 
-    @property
+    @cached_property
     def attributes(self) -> Tensor:
         """What each clip shows (N, 3), by number: article, motion, speed."""
         rows = []

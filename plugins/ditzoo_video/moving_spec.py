@@ -16,7 +16,7 @@ SPEEDS = ("slow", "fast")
 
 
 class MovingFashionSpec(DatasetSpec):
-    """Clips of an article that goes left, right, up or down, turns, or bounces, slowly or fast; what leaves the picture comes back opposite.
+    """Clips of an article that goes left, right, up or down, turns, or bounces, slowly or fast; what leaves comes back opposite.
 
     Items have captions such as "ankle boot, left, fast", of which `unsaid` leaves a part out. Clip i has article i of `articles`, over and
     over, and otherwise depends on (`seed`, i) alone. Its frames, height and width are each one of `frames`, `heights` and `widths`;
