@@ -6,21 +6,22 @@ Shapes: B rows, C latent channels, `*S` latent axes, N tokens, D width.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from ditzoo.interfaces import Backbone, BlockParts, Cond, Conditioning, Stream
 from ditzoo.layers import Attention, Mlp, TimeEmbedding, init_linears, patchify, unpatchify, zero_linear
+from ditzoo.packing import Pack
 from ditzoo.specs import BackboneSpec
 
 
 class PatchTransformer(Backbone):
     """Patches, positions, blocks made by the conditioning, a linear head; it begins as the published DiT does.
 
-    A subclass says its `positions`, and may say another `attention`. `patch` has a side for each latent axis.
+    A subclass says what `table` or `angles` places have, and may say another `attention`. `patch` has a side for each latent axis.
     """
 
     head_modules = ("head_norm", "head_linear")
@@ -62,18 +63,37 @@ class PatchTransformer(Backbone):
         """Make an attention of block `index`, called as `attention(tokens, stream)`."""
         return Attention(width, self.heads)
 
-    @abstractmethod
-    def placed(self, tokens: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-        """Return tokens (B, N, D) that know their place, and what positions the blocks are told."""
+    def table(self, grid: tuple[int, ...]) -> Tensor | None:
+        """Return what is added to the tokens of a grid, (N, D), or None."""
+        return None
 
-    def begin(self, x: Tensor, t: Tensor, cond: Cond) -> Stream:
-        if problem := self.size_problem(x.shape[2:]):
-            raise ValueError(problem)
-        grid = tuple(extent // side for extent, side in zip(x.shape[2:], self.patch, strict=True))
-        tokens, positions = self.placed(self.patch_embed(patchify(x, self.patch)), grid)
-        return self.conditioning.enter(Stream(tokens, self.time_embed(t), cond, grid, positions=positions))
+    def angles(self, grid: tuple[int, ...]) -> Tensor | None:
+        """Return what attentions are told of the places on a grid, with a row a token, or None."""
+        return None
+
+    def begin(self, x: Tensor | Pack, t: Tensor, cond: Cond) -> Stream:
+        """Make tokens of latents (B, C, *S), or of clips of several sizes packed in one row, for which t and cond have a row a clip."""
+        packing = x.packing if isinstance(x, Pack) else None
+        if isinstance(x, Pack):
+            sizes = [tuple(n * side for n, side in zip(grid, self.patch, strict=True)) for grid in x.packing.grids]
+            cells = x.patches.flatten(1)[None]
+        else:
+            sizes, cells = [tuple(x.shape[2:])], x
+        for size in sizes:
+            if problem := self.size_problem(size):
+                raise ValueError(problem)
+        grids = [tuple(extent // side for extent, side in zip(size, self.patch, strict=True)) for size in sizes]
+        tokens = self.patch_embed(cells if packing else patchify(cells, self.patch))
+        tables, angles = ([made for grid in grids if (made := make(grid)) is not None] for make in (self.table, self.angles))
+        if tables:
+            tokens = tokens + torch.cat(tables).to(tokens)
+        positions = torch.cat(angles).to(tokens.device) if angles else None
+        return self.conditioning.enter(Stream(tokens, self.time_embed(t), cond, grids[0], positions=positions, packing=packing))
 
     def head(self, stream: Stream, exit: int | None = None) -> Tensor:
+        """Read (B, C or 2C, *S), or the patches of packed clips (N, C or 2C, *P), which `Pack.clips` puts together."""
         stream = self.conditioning.leave(stream)
         tokens = self.head_linear(self.head_norm(stream.tokens, stream))  # (B, N, prod(patch) * out)
-        return unpatchify(tokens, stream.grid, self.patch)
+        if stream.packing is None:
+            return unpatchify(tokens, stream.grid, self.patch)
+        return tokens[0].unflatten(-1, (*self.patch, -1)).movedim(-1, 1)

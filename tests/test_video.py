@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from ditzoo.assemble import build
 from ditzoo.errors import SamplingError, SpecError
 from ditzoo.model_spec import ModelSpec
+from ditzoo.packing import Pack
 
 TINY = {"kind": "video-dit", "width": 48, "depth": 4, "heads": 2, "in_channels": 3, "input_size": [4, 8, 8]}
 PATTERNS = [{"kind": "joint"}, {"kind": "factorised"}, {"kind": "windowed", "window": [2, 3, 4]}]
@@ -41,7 +43,7 @@ def lively(model, seed=0):
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern["kind"])
 @pytest.mark.parametrize("beyond", [0, 3])
 def test_attention_in_groups_is_attention_under_their_mask(zoo, pattern, beyond):
-    from ditzoo_video.attention import within
+    from ditzoo_video.attention import planned, within
 
     grid = (3, 5, 6)
     count = math.prod(grid)
@@ -59,7 +61,8 @@ def test_attention_in_groups_is_attention_under_their_mask(zoo, pattern, beyond)
                 allowed[row[:, None], row] = True
         allowed[count:] = allowed[:, count:] = True
         expected = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed & keep[:, None, None])
-        torch.testing.assert_close(within(groups, q, k, v, keep if beyond else None), expected, atol=1e-5, rtol=0)
+        found = within(planned(made, (grid,), block, beyond), q, k, v, keep if beyond else None)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_windows_of_the_next_block_reach_over_the_edges_of_this_ones(zoo):
@@ -97,6 +100,30 @@ def test_any_size_runs_split_anywhere_and_rows_do_not_see_each_other(zoo, condit
                 assert torch.equal(model.backbone.read(model.backbone.run(begun, cut, 4)), whole)
             alone = model.backbone(x[1:2], t[1:2], cond.rows(slice(1, 2)))
             torch.testing.assert_close(alone, whole[1:2], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern["kind"])
+@pytest.mark.parametrize("conditioning", [*CONDITIONINGS, "joint-attention"])
+def test_a_clip_in_a_pack_is_the_clip_alone(zoo, conditioning, pattern):
+    """Five mixes for each of the fifteen pairs."""
+    prompt = {"kind": "text-tokens", "vocabulary": ["red", "green", "blue"], "heads": 2} if "joint" in conditioning else None
+    positions = {"kind": "rotary"} if pattern["kind"] == "joint" else {"kind": "sincos", "joins": 1}
+    spec = spec_of(zoo, conditioning, attention=pattern, positions=positions)
+    if prompt is not None:
+        spec = zoo.validate(ModelSpec, spec.model_dump() | {"prompt": prompt}, source="x")
+    model, draw = lively(build(spec)), random.Random(0)
+    words = ["red", "green blue", "blue red green"] if prompt else [0, 1, 2]
+    for mix in range(5):
+        sizes = [(draw.randint(1, 5), 2 * draw.randint(1, 5), 2 * draw.randint(1, 5)) for _ in range(draw.randint(1, 4))]
+        clips = [torch.randn(3, *size, generator=torch.Generator().manual_seed(mix)) for size in sizes]
+        t, items = torch.rand(len(clips)), [draw.choice(words) for _ in clips]
+        with torch.no_grad():
+            pack, cond = Pack.of(clips, spec.backbone.patch), model.prompt.encode(items)
+            assert all(map(torch.equal, pack.clips(), clips))
+            whole = Pack(model.backbone(pack, t, cond), pack.packing).clips()
+            for index, clip in enumerate(clips):
+                alone = model.backbone(clip[None], t[index : index + 1], model.prompt.encode(items[index : index + 1]))[0]
+                torch.testing.assert_close(whole[index], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_rotary_positions_tell_differences_alone_and_spare_what_is_no_token_of_the_grid(zoo):
@@ -137,7 +164,7 @@ def test_sizes_that_the_patch_does_not_divide_are_refused_with_the_nearest(zoo):
     ]:
         with pytest.raises(SamplingError, match=told):
             model.sample(class_labels=0, **asked)
-    with pytest.raises(SpecError, match="even"):
+    with pytest.raises(SpecError, match="a head has 9; choose backbone.width=40"):
         spec_of(zoo, width=36, heads=4)
 
 

@@ -30,7 +30,7 @@ class AdaLNBlock(nn.Module):
 
     def forward(self, stream: Stream) -> Stream:
         x = stream.tokens
-        shift1, scale1, shift2, scale2 = self.modulation(stream.vec).chunk(4, dim=-1)  # (B, D) each
+        shift1, scale1, shift2, scale2 = stream.over_tokens(self.modulation(stream.vec)).chunk(4, dim=-1)  # (B, 1, D) each
         x = x + self.attention(modulate(self.norm1(x), shift1, scale1), stream)
         x = x + self.mlp(modulate(self.norm2(x), shift2, scale2), stream)
         return replace(stream, tokens=x)
@@ -47,9 +47,9 @@ class AdaLNZeroBlock(AdaLNBlock):
 
     def forward(self, stream: Stream) -> Stream:
         x = stream.tokens
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(stream.vec).chunk(6, dim=-1)  # (B, D) each
-        x = x + gate1[:, None] * self.attention(modulate(self.norm1(x), shift1, scale1), stream)
-        x = x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2), stream)
+        shift1, scale1, gate1, shift2, scale2, gate2 = stream.over_tokens(self.modulation(stream.vec)).chunk(6, dim=-1)  # (B, 1, D) each
+        x = x + gate1 * self.attention(modulate(self.norm1(x), shift1, scale1), stream)
+        x = x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2), stream)
         return replace(stream, tokens=x)
 
 

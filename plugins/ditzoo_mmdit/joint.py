@@ -38,28 +38,31 @@ class JointBlock(nn.Module):
     def forward(self, stream: Stream) -> Stream:
         x, context = stream.tokens, stream.context
         assert context is not None, "enter() puts the prompt's tokens there"
-        shift1, scale1, gate1, shift2, scale2, gate2, *dual = self.modulation(stream.vec).chunk(9 if self.dual_attention else 6, dim=-1)
-        turns = self.context_modulation(stream.vec).chunk(2 if self.context_mlp is None else 6, dim=-1)
+        own, theirs = stream.over_tokens(self.modulation(stream.vec)), stream.over_context(self.context_modulation(stream.vec))
+        shift1, scale1, gate1, shift2, scale2, gate2, *dual = own.chunk(9 if self.dual_attention else 6, dim=-1)
+        turns = theirs.chunk(2 if self.context_mlp is None else 6, dim=-1)
         normed = self.norm(x)
-        seen, told = self._looked(modulate(normed, shift1, scale1), modulate(self.norm(context), *turns[:2]), stream.cond.mask)
-        after = x + gate1[:, None] * seen
+        seen, told = self._looked(modulate(normed, shift1, scale1), modulate(self.norm(context), *turns[:2]), stream)
+        after = x + gate1 * seen
         if self.dual_attention is not None:
             shift3, scale3, gate3 = dual
-            after = after + gate3[:, None] * self.dual_attention(modulate(normed, shift3, scale3), stream)
-        after = after + gate2[:, None] * self.mlp(modulate(self.norm_mlp(after), shift2, scale2), stream)
+            after = after + gate3 * self.dual_attention(modulate(normed, shift3, scale3), stream)
+        after = after + gate2 * self.mlp(modulate(self.norm_mlp(after), shift2, scale2), stream)
         if self.context_mlp is not None:
             gate, shift, scale, gate_mlp = turns[2:]
-            context = context + gate[:, None] * told
-            context = context + gate_mlp[:, None] * self.context_mlp(modulate(self.norm_mlp(context), shift, scale), stream)
+            context = context + gate * told
+            context = context + gate_mlp * self.context_mlp(modulate(self.norm_mlp(context), shift, scale), stream)
         return replace(stream, tokens=after, context=context)
 
-    def _looked(self, image: Tensor, prompt: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One attention over image and prompt tokens, those that the mask (B, L) leaves out not looked at; split again and projected."""
+    def _looked(self, image: Tensor, prompt: Tensor, stream: Stream) -> tuple[Tensor, Tensor]:
+        """One attention over image and prompt tokens, those that the prompt's mask leaves out not looked at; split again and projected."""
         pairs = zip(self.attention.qkv(image), self.context_attention.qkv(prompt), strict=True)
-        keep = None if mask is None else torch.cat([mask.new_ones(len(mask), image.shape[1]), mask], 1)[:, None, None]
         q, k, v = (torch.cat(pair, dim=2) for pair in pairs)  # the image first, as diffusers has it
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
-        out = rearrange(out, "b h n d -> b n (h d)")
+        mask = stream.cond.mask
+        if mask is not None:
+            mask = stream.beside(mask)
+            mask = torch.cat([mask.new_ones(len(mask), image.shape[1]), mask], 1)
+        out = rearrange(self.attention.look(q, k, v, stream, mask), "b h n d -> b n (h d)")
         return self.attention.out(out[:, : image.shape[1]]), self.context_attention.out(out[:, image.shape[1] :])
 
 
@@ -83,4 +86,4 @@ class JointAttention(Conditioning):
         return ModulatedNorm(width, eps)
 
     def enter(self, stream: Stream) -> Stream:
-        return replace(stream, vec=F.silu(stream.time + stream.cond.vec), context=stream.cond.tokens)
+        return replace(stream, vec=F.silu(stream.time + stream.cond.vec), context=stream.beside(stream.cond.tokens))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,16 +32,18 @@ class VideoDiT(PatchTransformer):
     def attention(self, width: int, index: int) -> nn.Module:
         return GroupedAttention(width, self.heads, self.pattern, index, qk_norm=self.spec.qk_norm)
 
-    def placed(self, tokens: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-        table, angles = self.places.tables(grid).get(0), self.places.angles(grid)
-        if table is not None:
-            tokens = tokens + table.to(tokens)
-        return tokens, None if angles is None else angles.to(tokens.device)
+    def table(self, grid: tuple[int, ...]) -> Tensor | None:
+        return self.places.tables(grid).get(0)
+
+    def angles(self, grid: tuple[int, ...]) -> Tensor | None:
+        return self.places.angles(grid)
 
     def run(self, stream: Stream, lo: int, hi: int) -> Stream:
-        for index, table in sorted(self.places.tables(stream.grid).items()):
+        tables = [self.places.tables(grid) for grid in stream.grids]
+        for index in sorted(tables[0]):
             if max(lo, 1) <= index < hi:
                 stream = super().run(stream, lo, index)
+                table = torch.cat([one[index] for one in tables]).to(stream.tokens)
                 beyond = stream.tokens.shape[1] - len(table)  # tokens that no grid has, such as a prompt's
-                stream, lo = replace(stream, tokens=stream.tokens + F.pad(table.to(stream.tokens), (0, 0, 0, beyond))), index
+                stream, lo = replace(stream, tokens=stream.tokens + F.pad(table, (0, 0, 0, beyond))), index
         return super().run(stream, lo, hi)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -31,7 +31,7 @@ class VideoDiTSpec(BackboneSpec):
     """
 
     kind: Literal["video-dit"] = "video-dit"
-    provides = frozenset({"single-stream", "separate-head"})
+    provides: ClassVar[frozenset[str]] = frozenset({"single-stream", "two-streams", "separate-head"})
 
     size: Literal["S", "B", "L", "XL"] | None = None
     heads: Positive
