@@ -1,4 +1,4 @@
-"""Draws samples to files: a PNG each, a labelled grid, and a sidecar whose command makes them again."""
+"""Draws samples to files: a PNG or a clip each, a labelled grid, and a sidecar whose command makes them again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import torch
 from tqdm import tqdm
 
 from ditzoo.assemble import build, load_found
+from ditzoo.clips import FORMATS
 from ditzoo.errors import OutputError, SamplingError
 from ditzoo.files import replacing, write_text
-from ditzoo.grid import save_grid
+from ditzoo.grid import save_grid, save_moving_grid
 from ditzoo.sampling import BATCH, sample
 from ditzoo.sources import Found
 
-SIDECAR, GRID = "samples.json", "grid.png"
+SIDECAR, GRID, MOVING_GRID = "samples.json", "grid.png", "grid.gif"
 
 
 def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[str] = (), request: dict[str, Any]) -> dict[str, Any]:
@@ -46,14 +47,10 @@ def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[st
             batch_size=batch,
             callback_on_step_end=lambda step, t, x: bar.update(),
         )
-    files = [f"{index:05d}.png" for index in range(len(items))]
-    try:
-        for file, picture in zip(files, drawn.images, strict=True):
-            with replacing(out / file) as aside:
-                picture.save(aside, format="PNG")
-    except OSError as error:
-        raise OutputError(f"cannot write pictures into '{out}': {error}") from error
+    files = write_pictures(drawn.images, out, request.get("format"), spec.sampling.fps)
     save_grid(drawn.images, drawn.captions, out / GRID)
+    if isinstance(drawn.images[0], list):
+        save_moving_grid(drawn.images, drawn.captions, out / MOVING_GRID, spec.sampling.fps)
     report = {
         "command": command_line(found.name, settings, request, out),
         "grid": str(out / GRID),
@@ -68,6 +65,23 @@ def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[st
     }
     write_text(out / SIDECAR, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
+
+
+def write_pictures(images: Sequence[Any], out: Path, form: str | None, fps: float) -> list[str]:
+    """Write a file for each picture (PNG) or clip (`gif`, `mp4`, or `png`: a folder of frames); return their names."""
+    clips = isinstance(images[0], list)
+    ending = (form or "gif") if clips else "png"
+    files = [f"{index:05d}" if clips and ending == "png" else f"{index:05d}.{ending}" for index in range(len(images))]
+    try:
+        for file, image in zip(files, images, strict=True):
+            if clips:
+                FORMATS[ending](image, out / file, fps)
+                continue
+            with replacing(out / file) as aside:
+                image.save(aside, format="PNG")
+    except OSError as error:
+        raise OutputError(f"cannot write pictures into '{out}': {error}") from error
+    return files
 
 
 def provenance(found: Found) -> dict[str, Any]:

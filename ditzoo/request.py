@@ -20,9 +20,10 @@ def adjusted(
     height: int | None = None,
     width: int | None = None,
     num_frames: int | None = None,
+    fps: float | None = None,
 ) -> ModelSpec:
     """Return the spec with a request laid over it, its contracts checked anew; raise `SamplingError` if one breaks."""
-    asked = {"steps": steps, "height": height, "width": width, "num_frames": num_frames}
+    asked = {"steps": steps, "height": height, "width": width, "num_frames": num_frames, "fps": fps}
     sampling = {name: value for name, value in asked.items() if value is not None}
     guidance = {name: value for name, value in (("scale", guidance_scale), ("rescale", guidance_rescale)) if value is not None}
     if not sampling and not guidance:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ditzoo.denoiser import Denoiser, Ledger, guided
 from ditzoo.errors import SamplingError, listed, suggest
+from ditzoo.grid import as_pictures
 from ditzoo.model_spec import ModelSpec
 from ditzoo.noise import Noise
 from ditzoo.request import Steering, adjusted, requested, steered
@@ -29,13 +30,21 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Samples:
-    """What `sample` returns: `images` in the asked form, what each was asked for, and what the run has spent."""
+    """What `sample` returns: `images` in the asked form, what each was asked for, and what the run has spent.
+
+    Of a video model an image is a clip: a list of frames, or a tensor with an axis of time. `frames` is another name for them.
+    """
 
     images: Any
     items: list[Any]
     captions: list[str]
     seed: int | None
     ledger: Ledger = field(repr=False, default_factory=Ledger)
+
+    @property
+    def frames(self) -> Any:
+        """The clips, as diffusers' video pipelines call them."""
+        return self.images
 
 
 def sample(
@@ -75,7 +84,7 @@ def sample(
         generator: a list, one a picture; or one for all, which draws the batch as diffusers does. Instead of `seed`.
         latents: (B, C, *S) noise to start from; a stochastic sampler still draws from seed or generator.
         batch_size: how many go through the network at once; at most 64 by default, all where one generator draws for all.
-        output_type: `pil`, `np` (B, H, W, C in [0, 1]), `pt` (B, C, H, W in [0, 1]) or `latent`.
+        output_type: `pil` (a clip is a list of frames), `np` (B, *S, C in [0, 1]), `pt` (B, C, *S in [0, 1]) or `latent`.
         callback_on_step_end: called with (step, t, x) after each step of each batch.
         count_macs: count multiply-adds into the ledger.
 
@@ -167,16 +176,9 @@ def _array(pixels: Tensor) -> Any:
     return pixels.movedim(1, -1).cpu().numpy()
 
 
-def _pictures(pixels: Tensor) -> list[Any]:
-    from PIL import Image
-
-    levels = (_array(pixels) * 255).round().astype("uint8")
-    return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in levels]
-
-
 # what becomes of pixels (B, 3 or 1, *S) in [0, 1]; None: the latents are wanted, and nothing is decoded
 OUTPUTS: dict[str, Callable[[Tensor], Any] | None] = {
-    "pil": _pictures,
+    "pil": lambda pixels: as_pictures((pixels * 255).round().to(torch.uint8)),
     "np": _array,
     "pt": lambda pixels: pixels,
     "latent": None,

@@ -1,12 +1,17 @@
 """Video in files: what is written is read back, by time, upright; what cannot be used is named."""
 
+import json
+
 import av
 import numpy as np
 import pytest
+from conftest import refused, run_ditzoo
 from PIL import Image
 
+from ditzoo.assemble import build
 from ditzoo.clips import contact_sheet, save_frames, save_gif, save_mp4
 from ditzoo.errors import DataError, DataWarning
+from ditzoo.sources import resolve
 
 
 def greys(count, size=(32, 48), first=20, step=10):
@@ -135,3 +140,33 @@ def test_gifs_mp4s_frames_and_sheets_show_every_frame(tmp_path):
     levels = {level for level in range(20, 70, 10) if (sheet == level).all(-1).sum() >= 31 * 47}
     assert levels == set(range(20, 70, 10))
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_video_model_is_sampled_to_clips_of_any_size(zoo, tmp_path, capsys, monkeypatch):
+    spec = tmp_path / "tiny.toml"
+    spec.write_text(
+        """
+name = "tiny"
+backbone = {kind = "video-dit", width = 48, depth = 2, heads = 2, patch = [1, 4, 4], in_channels = 1, input_size = [3, 8, 8]}
+conditioning = "adaln-zero"
+prompt = {kind = "label", classes = 2, names = ["ash", "birch"]}
+schedule = {kind = "flow", prediction = "velocity"}
+sampler = "euler"
+codec = {kind = "pixels", channels = 1}
+sampling = {steps = 2, samples = 2, fps = 12.5}
+"""
+    )
+    words = ["sample", spec, "--random-weights", "--height", 12, "--width", 16, "--num-frames", 5]
+    assert run_ditzoo(*words, "-o", tmp_path / "a").returncode == 0
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"00000.gif", "00001.gif", "grid.gif", "grid.png", "samples.json"}
+    with Image.open(tmp_path / "a" / "00001.gif") as gif:
+        assert (gif.n_frames, gif.info["duration"], gif.size) == (5, 80, (112, 84))
+    command = json.loads((tmp_path / "a" / "samples.json").read_text())["command"]
+    assert "--num-frames 5" in command
+    assert run_ditzoo(*words, "--format", "png", "--fps", 4, "-o", tmp_path / "b").returncode == 0
+    assert len(list((tmp_path / "b" / "00001").iterdir())) == 5
+    for wrong, told in [(["--fps", 0], "sampling.fps"), (["--num-frames", 0], "sampling.num_frames")]:
+        assert told in refused(capsys, monkeypatch, "sample", spec, "--random-weights", *wrong)
+    assert "is of clips" in refused(capsys, monkeypatch, "sample", "fashion-dit", "--format", "mp4")
+    drawn = build(resolve(str(spec), zoo).spec).sample(class_labels=["ash"], output_type="np")
+    assert drawn.frames.shape == (1, 3, 8, 8, 1)

@@ -32,6 +32,9 @@ def add_to(group: click.Group) -> None:
 @click.option("--negative-prompt", "negative_prompts", multiple=True, help="Text to lead away from; one for all, or one a picture.")
 @click.option("--height", type=int, help="Height in pixels.")
 @click.option("--width", type=int, help="Width in pixels.")
+@click.option("--num-frames", type=int, help="Frames of a clip, of video models.")
+@click.option("--fps", type=float, help="Frames a second of clips as they are written.")
+@click.option("--format", type=click.Choice(["gif", "mp4", "png"]), help="How clips are written; png is a folder of frames. Default: gif.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Picture i depends on (seed, i) alone.")
 @click.option("--batch-size", type=int, help="Pictures that go through the network at once.")
 @click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one, else cpu.")
@@ -46,6 +49,7 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
 
     Writes a PNG each, a labelled grid, and samples.json, whose command makes the same pictures again.
     """
+    from ditzoo.errors import SamplingError
     from ditzoo.files import writable_folder
     from ditzoo.request import adjusted, requested, steered
 
@@ -53,8 +57,10 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
     if not request["random_weights"]:
         found = found.opened()
         found.weights()
-    asked = ("guidance_scale", "guidance_rescale", "height", "width", "steps")
+    asked = ("guidance_scale", "guidance_rescale", "height", "width", "num_frames", "fps", "steps")
     spec = adjusted(found.spec, **{name: request[name] for name in asked})
+    if request["format"] is not None and len(spec.pixel_size()) < 3:
+        raise SamplingError(f"--format {request['format']} is of clips, and '{spec.name}' draws pictures, written as PNG; leave it out")
     items = requested(
         spec,
         class_labels=list(request["labels"]) or None,
