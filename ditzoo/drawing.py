@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ditzoo.assemble import build, load_found
+from ditzoo.assemble import Model, build, load_found
 from ditzoo.errors import OutputError, SamplingError
 from ditzoo.files import replacing, write_text
 from ditzoo.grid import save_grid
+from ditzoo.hub_errors import Access
+from ditzoo.lora import fetched
+from ditzoo.places import file_sha256
 from ditzoo.sampling import BATCH, sample
 from ditzoo.sources import Found
 
@@ -30,6 +33,7 @@ def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[st
         model = build(spec).to(device, dtype)
     else:
         model = load_found(found, dtype=dtype, device=device)
+    loras = [added(model, one) for one in request.get("loras", ())]
     batch = BATCH if request["batch_size"] is None else request["batch_size"]
     batches = -(-len(items) // max(batch, 1))
     steps = spec.sampling.steps
@@ -63,11 +67,24 @@ def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[st
         ],
         "spec": spec.model_dump(mode="json", exclude={"card"}),
         "weights": None if request["random_weights"] else provenance(found),
+        "loras": loras,
         "versions": {package: version(package) for package in ("ditzoo", "torch")},
         "spent": {"block_evaluations": drawn.ledger.block_evals, "seconds": round(drawn.ledger.seconds, 3)},
     }
     write_text(out / SIDECAR, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
+
+
+def added(model: Model, source: str) -> dict[str, Any]:
+    """Load a LoRA, given as SOURCE or SOURCE=SCALE, into a model; return what was loaded."""
+    place, _, scale = source.rpartition("=") if "=" in source else (source, "", "1")
+    try:
+        weight = float(scale)
+    except ValueError as error:
+        raise SamplingError(f"--lora is SOURCE or SOURCE=SCALE, and '{scale}' is no number") from error
+    path = fetched(place, None, None, Access())
+    model.load_lora_weights(path, scale=weight)
+    return {"source": place, "scale": weight, "sha256": file_sha256(path)}
 
 
 def provenance(found: Found) -> dict[str, Any]:
@@ -82,7 +99,7 @@ def command_line(name: str, settings: Sequence[str], request: dict[str, Any], ou
     for setting in settings:
         words += ["--set", setting]
     for option, value in request.items():
-        flag = "--" + (option[:-1] if option.endswith(("labels", "prompts")) else option).replace("_", "-")
+        flag = "--" + (option[:-1] if option.endswith(("labels", "prompts", "loras")) else option).replace("_", "-")
         for one in value if isinstance(value, tuple) else (value,):
             if one is True:
                 words.append(flag)

@@ -30,6 +30,7 @@ def add_to(group: click.Group) -> None:
 @click.option("--guidance-rescale", type=float, help="How far guidance is brought back to the unguided deviation, 0 to 1.")
 @click.option("--negative-label", "negative_labels", multiple=True, help="Class to lead away from; one for all, or one a picture.")
 @click.option("--negative-prompt", "negative_prompts", multiple=True, help="Text to lead away from; one for all, or one a picture.")
+@click.option("--lora", "loras", multiple=True, metavar="SOURCE[=SCALE]", help="LoRA to add: a file, folder or OWNER/REPO. Repeatable.")
 @click.option("--height", type=int, help="Height in pixels.")
 @click.option("--width", type=int, help="Width in pixels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Picture i depends on (seed, i) alone.")
@@ -102,10 +103,13 @@ def train(recipe: str, out: Path | None, resume: bool, quiet: bool, dry_run: boo
     if int(os.environ.get("RANK", "0")):
         return  # under a launcher the first process speaks for all
     if as_json:
-        print_json({"model": f"local-dir:{folder}", "recipe": declared.name, "digest": declared.digest()})
+        print_json(
+            {"model" if declared.adapter is None else "lora": f"local-dir:{folder}", "recipe": declared.name, "digest": declared.digest()}
+        )
     else:
         click.echo(f"local-dir:{folder}")
-        click.echo(f"next: ditzoo sample local-dir:{folder}", file=sys.stderr)
+        base = f"local-dir:{folder}" if declared.adapter is None or declared.start is None else f"{declared.start.model} --lora {folder}"
+        click.echo(f"next: ditzoo sample {base}", file=sys.stderr)
 
 
 @click.command()
