@@ -104,7 +104,7 @@ def save(
     written = save_weights(model, folder / WEIGHTS_FILE, dtype=as_dtype(dtype), max_shard_size=max_shard_size)
     trained = spec.weights.schedule if spec.weights else spec.schedule
     weights = Weights(file=written[-1].name, schedule=trained, latent=spec.codec.latent())
-    spec = spec.model_copy(update={"weights": weights, "codec": spec.codec.packed(folder)})
+    spec = spec.model_copy(update={"weights": weights} | {name: part.packed(folder) for name, part in spec.parts.items()})
     write_text(folder / SPEC_FILE, spec.model_dump_json(indent=2) + "\n")
     write_card(spec, folder, grid=grid, repo=repo)
 

@@ -23,6 +23,7 @@ from ditzoo.sampling import BATCH, sample
 from ditzoo.sources import Found
 
 SIDECAR, GRID = "samples.json", "grid.png"
+TEXTS = ("prompt_2", "prompt_3", "max_sequence_length", "negative_prompt_2", "negative_prompt_3")
 
 
 def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[str] = (), request: dict[str, Any]) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[st
         model = build(spec).to(device, dtype)
     else:
         model = load_found(found, dtype=dtype, device=device)
+    texts: dict[str, Any] = {name: request.get(name) for name in TEXTS}
     loras = [added(model, one) for one in request.get("loras", ())]
     batch = BATCH if request["batch_size"] is None else request["batch_size"]
     batches = -(-len(items) // max(batch, 1))
@@ -46,6 +48,7 @@ def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[st
             num_images_per_prompt=request["num_images_per_prompt"],
             negative_class_labels=list(request.get("negative_labels", ())) or None,
             negative_prompt=list(request.get("negative_prompts", ())) or None,
+            **texts,
             seed=request["seed"],
             batch_size=batch,
             callback_on_step_end=lambda step, t, x: bar.update(),

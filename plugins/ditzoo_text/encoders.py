@@ -75,7 +75,10 @@ class Encoders(ABC):
                 pass
         made = self.made(asked, device)
         if not torch.isfinite(made.tokens).all():
-            raise CheckpointError(f"an encoder of '{self.spec.source}' overflowed; its weights are no fp32 or bf16 numbers, fetch others")
+            raise CheckpointError(
+                f"an encoder of '{self.spec.source}' says numbers that are not finite, though it works in fp32: its weights are damaged, "
+                f"or were saved where they overflowed; fetch others"
+            )
         save_weights({name: tensor for name, tensor in made._asdict().items() if tensor is not None}, path)
         return made
 

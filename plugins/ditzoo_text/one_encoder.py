@@ -50,7 +50,7 @@ class OneEncoder(Encoders):
                 f"the encoder of '{spec.source}' says {states.shape[1]} numbers a token; set prompt.states={states.shape[1]}"
             )
         pooled = self._pooled(told, states, ids[0], mask[0])
-        return States(pooled.cpu(), states.cpu(), mask[0].cpu() if spec.masked else None)
+        return States(pooled.clone().cpu(), states.cpu(), mask[0].cpu() if spec.masked else None)
 
     def _pooled(self, told: Any, states: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         if self.spec.pooling in POOLINGS:
