@@ -1,4 +1,4 @@
-"""Clips as files: GIF, MP4, frames as PNG files, and a contact sheet that shows every frame at once."""
+"""Pictures and clips as files: PNG; clips as GIF, MP4, frames as PNG files, and a contact sheet that shows every frame at once."""
 
 from __future__ import annotations
 
@@ -82,3 +82,20 @@ def contact_sheet(clips: Sequence[Clip], captions: Sequence[str]) -> Image:
 
 # how a clip is written, by the ending of its file; the last is a folder
 FORMATS: dict[str, Callable[[Clip, Path, float], None]] = {"gif": save_gif, "mp4": save_mp4, "png": save_frames}
+
+
+def write_each(images: Sequence[Any], out: Path, form: str | None, fps: float) -> list[str]:
+    """Write a file for each picture (PNG) or clip (`gif`, `mp4`, or `png`: a folder of frames); return their names."""
+    clips = isinstance(images[0], list)
+    ending = (form or "gif") if clips else "png"
+    files = [f"{index:05d}" if clips and ending == "png" else f"{index:05d}.{ending}" for index in range(len(images))]
+    try:
+        for file, image in zip(files, images, strict=True):
+            if clips:
+                FORMATS[ending](image, out / file, fps)
+                continue
+            with replacing(out / file) as aside:
+                image.save(aside, format="PNG")
+    except OSError as error:
+        raise OutputError(f"cannot write pictures into '{out}': {error}") from error
+    return files

@@ -52,6 +52,9 @@ def sample(
     *,
     class_labels: Any = None,
     prompt: Any = None,
+    prompt_2: Any = None,
+    prompt_3: Any = None,
+    max_sequence_length: int | None = None,
     num_images: int | None = None,
     num_images_per_prompt: int = 1,
     height: int | None = None,
@@ -62,6 +65,8 @@ def sample(
     guidance_rescale: float | None = None,
     negative_class_labels: Any = None,
     negative_prompt: Any = None,
+    negative_prompt_2: Any = None,
+    negative_prompt_3: Any = None,
     seed: int | None = None,
     first_index: int = 0,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -76,10 +81,13 @@ def sample(
 
     Args:
         class_labels, prompt: what to draw, one or a list; which of the two a model takes is its prompt's affair.
+        prompt_2, prompt_3: what the second and third text encoder are given, where that is not `prompt`.
+        max_sequence_length: how many tokens of a text are read, where that is not as the spec says.
         num_images: how many to draw where nothing was asked for.
         height, width, num_frames: size in pixels; the default is the spec's.
         num_inference_steps, guidance_scale, guidance_rescale: the spec's where None. Scale 1 is no guidance; a list is one a picture.
-        negative_class_labels, negative_prompt: what guidance leads away from, one or one a picture, in place of the null prompt.
+        negative_class_labels, negative_prompt: what guidance leads away from, one or one a picture, in place of the null prompt;
+            `negative_prompt_2` and `negative_prompt_3` go with it as above.
         seed: picture i is drawn from (seed, first_index + i) alone, whatever the batch. Default 0.
         generator: a list, one a picture; or one for all, which draws the batch as diffusers does. Instead of `seed`.
         latents: (B, C, *S) noise to start from; a stochastic sampler still draws from seed or generator.
@@ -106,9 +114,18 @@ def sample(
     whole_scale = guidance_scale if guidance_scale is None or isinstance(guidance_scale, int | float) else None
     sizes = {"height": height, "width": width, "num_frames": num_frames}
     spec = adjusted(model.spec, steps=num_inference_steps, guidance_scale=whole_scale, guidance_rescale=guidance_rescale, **sizes)
-    items = requested(spec, class_labels=class_labels, prompt=prompt, num_images=num_images, each=num_images_per_prompt)
+    shared, texts = {"max_sequence_length": max_sequence_length}, {"prompt_2": prompt_2, "prompt_3": prompt_3}
+    items = requested(
+        spec, class_labels=class_labels, prompt=prompt, num_images=num_images, each=num_images_per_prompt, beside=texts | shared
+    )
     steering = steered(
-        spec, len(items), scales=guidance_scale, negative_class_labels=negative_class_labels, negative_prompt=negative_prompt
+        spec,
+        len(items),
+        scales=guidance_scale,
+        negative_class_labels=negative_class_labels,
+        negative_prompt=negative_prompt,
+        beside={"prompt_2": negative_prompt_2, "prompt_3": negative_prompt_3},
+        shared=shared,
     )
     size = (spec.backbone.in_channels, *spec.latent_size())
     wanted = (len(items), *size)

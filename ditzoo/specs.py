@@ -91,6 +91,10 @@ class ConditioningSpec(Part):
 
     slot: ClassVar[str] = "conditioning"
 
+    def check(self, model: ModelSpec) -> str | None:
+        """Say why it cannot condition such a model and what to do, or return None if it can."""
+        return None
+
     def build(self, width: int) -> Conditioning:
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
 
@@ -119,10 +123,14 @@ class AttentionSpec(Part):
 
 
 class PromptSpec(Part):
-    """What a user may ask for. `argument` is the name of the argument of `sample` that carries it."""
+    """What a user may ask for. `argument` is the name of the argument of `sample` that carries it, `beside` those that may go with it.
+
+    Where some of these are given, `parse` gets a table of them all for each picture in place of what `argument` carries alone.
+    """
 
     slot: ClassVar[str] = "prompt"
     argument: ClassVar[str | None] = None
+    beside: ClassVar[tuple[str, ...]] = ()
 
     @property
     def item_classes(self) -> int | None:
@@ -140,6 +148,10 @@ class PromptSpec(Part):
     def caption(self, item: Any) -> str:
         """Return what to write under the picture of `item`."""
         return str(item)
+
+    def check(self, model: ModelSpec) -> str | None:
+        """Say why such a model cannot be asked this way and what to do, or return None if it can."""
+        return None
 
     def build(self, width: int) -> Prompt:
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")

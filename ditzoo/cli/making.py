@@ -23,6 +23,9 @@ def add_to(group: click.Group) -> None:
 @click.argument("name")
 @click.option("-l", "--label", "labels", multiple=True, help="Class to draw, by name or number. Repeatable.")
 @click.option("-p", "--prompt", "prompts", multiple=True, help="Text to draw, for models that read text. Repeatable.")
+@click.option("--prompt-2", help="Text for the second text encoder, where it is not the prompt.")
+@click.option("--prompt-3", help="Text for the third text encoder, where it is not the prompt.")
+@click.option("--max-sequence-length", type=int, help="Tokens of a text that are read.")
 @click.option("-n", "--num-images", type=int, help="How many pictures in all.")
 @click.option("--num-images-per-prompt", type=int, default=1, show_default=True, help="How many of each label or prompt.")
 @click.option("--steps", type=int, help="Steps of the sampler.")
@@ -30,6 +33,9 @@ def add_to(group: click.Group) -> None:
 @click.option("--guidance-rescale", type=float, help="How far guidance is brought back to the unguided deviation, 0 to 1.")
 @click.option("--negative-label", "negative_labels", multiple=True, help="Class to lead away from; one for all, or one a picture.")
 @click.option("--negative-prompt", "negative_prompts", multiple=True, help="Text to lead away from; one for all, or one a picture.")
+@click.option("--negative-prompt-2", help="Text to lead the second text encoder away from.")
+@click.option("--negative-prompt-3", help="Text to lead the third text encoder away from.")
+@click.option("--lora", "loras", multiple=True, metavar="SOURCE[=SCALE]", help="LoRA to add: a file, folder or OWNER/REPO. Repeatable.")
 @click.option("--height", type=int, help="Height in pixels.")
 @click.option("--width", type=int, help="Width in pixels.")
 @click.option("--num-frames", type=int, help="Frames of a clip, of video models.")
@@ -67,9 +73,16 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
         prompt=list(request["prompts"]) or None,
         num_images=request["num_images"],
         each=request["num_images_per_prompt"],
+        beside={name: request[name] for name in ("prompt_2", "prompt_3", "max_sequence_length")},
     )
     away = {"negative_class_labels": list(request["negative_labels"]) or None, "negative_prompt": list(request["negative_prompts"]) or None}
-    steered(spec, len(items), **away)
+    steered(
+        spec,
+        len(items),
+        **away,
+        beside={name: request[f"negative_{name}"] for name in ("prompt_2", "prompt_3")},
+        shared={"max_sequence_length": request["max_sequence_length"]},
+    )
     out = writable_folder(out or Path("samples") / spec.name)
 
     from ditzoo.drawing import draw
@@ -108,10 +121,13 @@ def train(recipe: str, out: Path | None, resume: bool, quiet: bool, dry_run: boo
     if int(os.environ.get("RANK", "0")):
         return  # under a launcher the first process speaks for all
     if as_json:
-        print_json({"model": f"local-dir:{folder}", "recipe": declared.name, "digest": declared.digest()})
+        print_json(
+            {"model" if declared.adapter is None else "lora": f"local-dir:{folder}", "recipe": declared.name, "digest": declared.digest()}
+        )
     else:
         click.echo(f"local-dir:{folder}")
-        click.echo(f"next: ditzoo sample local-dir:{folder}", file=sys.stderr)
+        base = f"local-dir:{folder}" if declared.adapter is None or declared.start is None else f"{declared.start.model} --lora {folder}"
+        click.echo(f"next: ditzoo sample {base}", file=sys.stderr)
 
 
 @click.command()

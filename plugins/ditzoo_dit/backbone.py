@@ -40,7 +40,7 @@ class DiT(Backbone):
         for layer in (self.time_embed.fc1, self.time_embed.fc2):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
-        self.register_buffer("position_table", sincos_table(spec.grid, width), persistent=False)
+        self.register_buffer("position_table", self.table_of(spec.grid), persistent=False)
 
         self.conditioning, self.constant_cost = conditioning, conditioning.constant_cost
         attention = partial(Attention, width, spec.heads)
@@ -56,8 +56,14 @@ class DiT(Backbone):
         table: Tensor = self.position_table  # type: ignore[assignment]
         if tuple(grid) == self.spec.grid:
             return table
-        scale = [own / n for own, n in zip(self.spec.grid, grid, strict=True)] if self.spec.positions == "interpolate" else None
-        return sincos_table(grid, self.spec.width, scale=scale).to(table)
+        return self.table_of(grid).to(table)
+
+    def table_of(self, grid: Sequence[int]) -> Tensor:
+        """Compute the table (N, D) of a grid: `interpolate` stretches that of the own grid over it."""
+        spec = self.spec
+        own = spec.grid if spec.positions == "interpolate" else grid
+        scale = [extent / n / spec.interpolation_scale for extent, n in zip(own, grid, strict=True)]
+        return sincos_table(grid, spec.width, scale=scale)
 
     def begin(self, x: Tensor, t: Tensor, cond: Cond) -> Stream:
         if problem := self.spec.check_size(x.shape[2:]):
