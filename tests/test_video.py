@@ -103,9 +103,9 @@ def test_any_size_runs_split_anywhere_and_rows_do_not_see_each_other(zoo, condit
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern["kind"])
-@pytest.mark.parametrize("conditioning", [*CONDITIONINGS, "joint-attention"])
+@pytest.mark.parametrize("conditioning", [*CONDITIONINGS, "adaln-single", "joint-attention"])
 def test_a_clip_in_a_pack_is_the_clip_alone(zoo, conditioning, pattern):
-    """Five mixes for each of the fifteen pairs."""
+    """Five mixes for each of the eighteen pairs."""
     prompt = {"kind": "text-tokens", "vocabulary": ["red", "green", "blue"], "heads": 2} if "joint" in conditioning else None
     positions = {"kind": "rotary"} if pattern["kind"] == "joint" else {"kind": "sincos", "joins": 1}
     spec = spec_of(zoo, conditioning, attention=pattern, positions=positions)
