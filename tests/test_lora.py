@@ -83,6 +83,9 @@ def test_trained_here_it_is_the_same_in_diffusers(zoo, base, tmp_path):
     assert model.load_lora_weights(folder) == "default_0"
     network.load_lora_adapter(folder, use_safetensors=True)
     assert_near(ours(model), theirs(network))
+    pipeline = StableDiffusion3Pipeline.from_pretrained(base)
+    pipeline.load_lora_weights(folder)
+    assert_near(theirs(pipeline.transformer), theirs(network))
     assert float((ours(model) - before).abs().max()) > 0.05 * float(before.abs().max())
     losses = [float(row.split(",")[2]) for row in (tmp_path / "run" / "log.csv").read_text().splitlines()[1:]]
     assert losses[-1] < losses[0]

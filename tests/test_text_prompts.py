@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ import ditzoo
 from ditzoo.assemble import build
 from ditzoo.errors import CheckpointError, SamplingError, SpecError
 from ditzoo.sources import resolve
+from ditzoo.training.recipe import read_recipe
 
 TEXTS = ["red hat", "a"]
 SIZE = {"vocab_size": 60, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
@@ -201,3 +204,18 @@ def test_the_command_takes_them(sd3, tmp_path):
     assert told["samples"][0]["item"] == ["a cat", "a dog", "a cat", 20]
     assert "--prompt-2 'a dog' " in told["command"]
     assert "--max-sequence-length 20 " in told["command"]
+
+
+def test_the_page_is_true(zoo, tmp_path, monkeypatch):
+    """Its Python runs where it needs no weights, and its recipe is valid."""
+    text = (Path(__file__).parent.parent / "docs" / "text-to-image.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if not block.startswith("# with weights")]
+    for block in blocks:
+        exec(block, {})
+    assert (tmp_path / "hat.png").is_file()
+    (recipe,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "foxes.toml").write_text(recipe)
+    declared = read_recipe(str(tmp_path / "foxes.toml"), zoo)
+    assert declared.adapter.targets == ("backbone.*.q", "backbone.*.k", "backbone.*.v", "backbone.*.out")
+    assert declared.model.backbone == zoo.spec("sd3-medium").backbone
