@@ -2,7 +2,7 @@
 
 python -m ditzoo_features.training fashion-cnn      # about nine minutes on two cores
 python -m ditzoo_features.training avatar-cnn       # about four
-python -m ditzoo_features.training motion-cnn       # about thirty
+python -m ditzoo_features.training motion-cnn       # about twenty
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ditzoo.zoo import Zoo
 from ditzoo_features import avatar_cnn, fashion_cnn, motion_cnn
 
 BATCH, EPOCHS, LR, SEED = 128, 10, 4e-3, 0
-CLIPS = 240_000  # each other than the rest, four of every article
+CLIPS = 120_000  # each other than the rest, two of every article
 Loss = Callable[[Tensor, torch.Generator], Tensor]  # of the rows of a batch, and what draws
 
 
