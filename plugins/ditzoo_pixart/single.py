@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ditzoo.interfaces import BlockParts, Conditioning, Stream
-from ditzoo.layers import Attention, TimeEmbedding, init_linears, modulate, zero_linear
+from ditzoo.layers import Attention, TimeEmbedding, modulate, zero_linear
 
 
 def table(rows: int, width: int) -> nn.Parameter:
@@ -37,9 +37,8 @@ class SingleBlock(nn.Module):
     def forward(self, stream: Stream) -> Stream:
         x, cond = stream.tokens, stream.cond
         assert stream.vec is not None, "enter() makes it"
-        shift1, scale1, gate1, shift2, scale2, gate2 = (self.table + rearrange(stream.vec, "b (c d) -> b c d", c=6)).unbind(
-            1
-        )  # (B, D) each
+        turns = self.table + rearrange(stream.vec, "b (c d) -> b c d", c=6)  # (B, 6, D)
+        shift1, scale1, gate1, shift2, scale2, gate2 = turns.unbind(1)
         x = x + gate1[:, None] * self.attention(modulate(self.norm1(x), shift1, scale1), stream)
         x = x + self.cross(x, context=cond.tokens, mask=cond.mask)
         x = x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2), stream)
@@ -67,11 +66,11 @@ class AdaLNSingle(Conditioning):
         super().__init__()
         self.pixels = pixels
         self.modulation = nn.Linear(width, 6 * width)
-        nn.init.normal_(self.modulation.weight, std=0.02)
-        nn.init.zeros_(self.modulation.bias)
-        self.resolution, self.aspect_ratio = (TimeEmbedding(width // 3) if pixels else None for _ in range(2))
-        init_linears(self.resolution or nn.Identity())
-        init_linears(self.aspect_ratio or nn.Identity())
+        self.resolution, self.aspect_ratio = (None if pixels is None else TimeEmbedding(width // 3) for _ in range(2))
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
 
     def block(self, parts: BlockParts) -> nn.Module:
         return SingleBlock(parts)
