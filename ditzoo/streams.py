@@ -66,7 +66,7 @@ class Stream:
     cond: Cond
     grid: tuple[int, ...]  # tokens on each latent axis
     context: Tensor | None = None  # (B, L, D) a second stream, for blocks that change the prompt's tokens too
-    vec: Tensor | None = None  # (B, D) what modulates, made from time and prompt by the conditioning
+    vec: Tensor | None = None  # (B, D), or several side by side: what modulates, made from time and prompt by the conditioning
     positions: Tensor | None = None  # shared by all rows: (N, D) table or rotary angles
     packing: Packing | None = None  # the clips that lie in the one row of tokens, if they are several
 

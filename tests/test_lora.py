@@ -21,6 +21,7 @@ from ditzoo.errors import CheckpointError, OutputError, SpecError, TrainingError
 from ditzoo.layouts import to_ours
 from ditzoo.training.loop import train
 from ditzoo.training.recipe import read_recipe
+from ditzoo.training.rehearsal import rehearse
 
 FILE = "pytorch_lora_weights.safetensors"
 RECIPE = """
@@ -97,6 +98,13 @@ def test_trained_here_it_is_the_same_in_diffusers(zoo, base, tmp_path):
     assert all(torch.equal(again[name], tensor) for name, tensor in held.items())
 
 
+def test_a_rehearsal_counts_what_is_written(zoo, base, tmp_path):
+    (tmp_path / "lora.toml").write_text(RECIPE.format(base=base))
+    told = rehearse(read_recipe(str(tmp_path / "lora.toml"), zoo, ["adapter.rank=100"]))
+    layers = 2 * 4 + (4 + 3) + 4  # projections of the picture, of the prompt but for the last, and of the first block's second attention
+    assert told["checkpoint_mb"] == round(16 * layers * 100 * (32 + 32) / 1e6, 1)
+
+
 def written_by_diffusers(network, folder, **fields):
     """Give diffusers' network an adapter of random numbers and write it as its pipeline does."""
     network.add_adapter(LoraConfig(**({"r": 4, "lora_alpha": 6, "target_modules": ["to_q", "to_out.0", "add_k_proj"]} | fields)))
@@ -141,6 +149,15 @@ def test_written_by_diffusers_it_is_the_same_here_and_back(base, tmp_path, field
     before, after = load_file(file / FILE), load_file(tmp_path / "back" / FILE)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_it_comes_from_the_hub_too(server, base, tmp_path):
+    model, network = loaded(base)
+    commit = server.add_folder("me/foxes", written_by_diffusers(network, tmp_path / "theirs"))
+    for source in ("me/foxes", f"hf-hub:me/foxes@{commit}"):
+        model.load_lora_weights(source, adapter_name="foxes")
+        assert_near(ours(model), theirs(network))
+        model.unload_lora_weights()
 
 
 def test_a_file_without_a_header_has_the_alphas_beside_or_its_rank(base, tmp_path):

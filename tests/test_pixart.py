@@ -11,6 +11,7 @@ from diffusers import PixArtTransformer2DModel
 from ditzoo_text.encoders import States
 from pipelines import change
 from pixart_pipeline import KINDS, network, tiny_pixart
+from safetensors.torch import save_file
 
 import ditzoo
 from ditzoo.assemble import build, build_meta
@@ -101,6 +102,13 @@ def test_a_pipeline_by_name_draws_diffusers_pictures(server, tmp_path, kind, mor
     server.add_folder("PixArt-alpha/tiny", tmp_path / "pixart")
     model = ditzoo.load("hf-hub:PixArt-alpha/tiny")
     noise = torch.randn(2, 4, *SMALL[kind], generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        tokens, mask, *_ = pipeline.encode_prompt(PROMPTS, False, max_sequence_length=model.spec.prompt.length)
+        extents = torch.tensor([[2.0 * extent for extent in SMALL[kind]]] * 2)
+        sizes = {"resolution": extents, "aspect_ratio": extents[:, :1] / extents[:, 1:]}
+        t = torch.tensor([37.0, 911.0])
+        told = {"encoder_hidden_states": tokens, "encoder_attention_mask": mask, "timestep": t, "added_cond_kwargs": sizes}
+        assert_near(model(noise, t, model.spec.prompt.parse(PROMPTS)), pipeline.transformer(noise, **told).sample)
     due = pictures(pipeline, noise, **more)
     assert float(due.std()) > 0.05
     torch.testing.assert_close(drawn(model, noise, **more), due, atol=1e-4, rtol=0)
@@ -152,3 +160,19 @@ def test_another_network_is_told(zoo):
     config = dict(network(sample_size=16).config) | {"norm_eps": 1e-5, "caption_channels": None, "qk_norm": "rms"}
     with pytest.raises(LayoutError, match=r"norm_eps=1e-05 \(here 1e-06\); unknown field qk_norm='rms'; caption_channels=None"):
         zoo.layout("diffusers-pixart").read_config(config)
+
+
+def test_a_lone_file_tells_its_structure_and_asks_for_the_rest(tmp_path, zoo):
+    theirs = network(**KINDS["alpha 1024"])
+    save_file(theirs.state_dict(), tmp_path / "pixart.safetensors")
+    with pytest.raises(SpecError) as asked:
+        resolve(f"local-file:{tmp_path / 'pixart.safetensors'}", zoo)
+    for path in ("backbone.heads", "backbone.input_size", "schedule.kind", "sampler.kind", "codec.kind"):
+        assert path in str(asked.value)
+    settings = ["backbone.heads=4", "backbone.input_size=[128,128]", "backbone.interpolation_scale=2", "conditioning.pixels=2"]
+    settings += ["schedule.kind=linear", "sampler.kind=ddim", "codec.kind=pixels", "codec.channels=4"]
+    model = ditzoo.load(f"local-file:{tmp_path / 'pixart.safetensors'}", settings=settings)
+    assert torch.equal(
+        model.state_dict()["backbone.blocks.2.cross.q.weight"], theirs.state_dict()["transformer_blocks.2.attn2.to_q.weight"]
+    )
+    assert model.spec.conditioning.sizes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,22 @@ from conftest import assert_near, run_ditzoo, tiny, wake
 from diffusers import PixArtAlphaPipeline, StableDiffusion3Pipeline
 from pixart_pipeline import tiny_pixart
 from sd3_pipeline import clip_tokenizer, t5_tokenizer, tiny_sd3
-from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, GPT2Config, GPT2Model, T5Config, T5EncoderModel, T5Model
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+    T5Model,
+)
 
 import ditzoo
 from ditzoo.assemble import build
@@ -84,6 +100,21 @@ def test_any_encoder_reads_as_it_does_in_transformers(zoo, tmp_path, kind, field
     assert not torch.equal(made.null(1).tokens, cond.tokens[:1])
 
 
+def test_a_decoders_tokenizer_has_neither_padding_nor_marks(zoo, tmp_path):
+    network, _ = written(tmp_path / "source", "gpt2")
+    words = Tokenizer(WordLevel({"<end>": 0, "<unk>": 1, "red": 2, "hat": 3}, unk_token="<unk>"))
+    words.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", unk_token="<unk>").save_pretrained(tmp_path / "source")
+    spec, made = prompt(zoo, tmp_path / "source", pooling="last")
+    cond = made.encode(spec.parse(["red hat", ""]))
+    with torch.no_grad():
+        states = network(torch.tensor([[2, 3]])).last_hidden_state
+    assert_near(cond.tokens[0, :2], made.context(states)[0])
+    assert_near(cond.vec[0], made.pooled(states[0, -1]))
+    assert cond.mask.sum(1).tolist() == [2, 1]
+    assert torch.isfinite(cond.tokens).all()
+
+
 @pytest.mark.parametrize(
     "parts",
     [
@@ -126,6 +157,24 @@ def test_an_encoder_that_is_no_such_one_is_told(zoo, tmp_path):
         prompt(zoo, tmp_path / "source")[1].encode(["red"])
     with pytest.raises(CheckpointError, match="names no encoders; set prompt.source"):
         prompt(zoo, "x", source=None)[1].encode(["red"])
+
+
+def test_a_tokenizer_may_be_a_sentencepiece_file_alone(zoo, tmp_path):
+    """As the published PixArt repositories have T5's."""
+    words = [a + b + c for a in "abcdefghijklmnopqrstuvwxyz" for b in "aeiou" for c in "lmnr"]
+    (tmp_path / "words.txt").write_text("\n".join(" ".join(words[i : i + 6]) for i in range(len(words) - 6)))
+    written(tmp_path / "source", "t5", tokenizer="tokenizer", encoder="text_encoder")
+    shutil.rmtree(tmp_path / "source" / "tokenizer")
+    (tmp_path / "source" / "tokenizer").mkdir()
+    ends = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "vocab_size": 50, "minloglevel": 2}
+    SentencePieceTrainer.train(input=str(tmp_path / "words.txt"), model_prefix=str(tmp_path / "source" / "tokenizer" / "spiece"), **ends)
+    config = {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "extra_ids": 0}
+    (tmp_path / "source" / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config))
+    spec, made = prompt(zoo, tmp_path / "source", encoder="text_encoder", tokenizer="tokenizer")
+    ids, mask = made.encoders.ids("tokenizer", "a cal bem", spec.length)
+    due = SentencePieceProcessor(model_file=str(tmp_path / "source" / "tokenizer" / "spiece.model")).encode("a cal bem")
+    assert ids[mask].tolist() == [*due, 1]
+    assert ids[~mask].unique().tolist() == [0]
 
 
 PROMPTS = ["a red cat", "blue hat with words"]

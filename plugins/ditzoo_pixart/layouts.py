@@ -73,6 +73,9 @@ class DiffusersPixArt(Layout):
         "prompt.masked": True,
         "prompt.layer": -1,
         "guidance.channels": "all",
+        "guidance.interval": (0.0, 1.0),
+        "sampling.height": None,
+        "sampling.width": None,
     }
 
     def rows(self, spec: ModelSpec, own: Mapping[str, Tensor]) -> list[Row]:

@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ditzoo.interfaces import BlockParts, Conditioning, Stream
-from ditzoo.layers import Attention, TimeEmbedding, init_linears, modulate, zero_linear
+from ditzoo.layers import Attention, TimeEmbedding, modulate, zero_linear
 
 
 def table(rows: int, width: int) -> nn.Parameter:
@@ -66,11 +66,11 @@ class AdaLNSingle(Conditioning):
         super().__init__()
         self.pixels = pixels
         self.modulation = nn.Linear(width, 6 * width)
-        nn.init.normal_(self.modulation.weight, std=0.02)
-        nn.init.zeros_(self.modulation.bias)
-        self.resolution, self.aspect_ratio = (TimeEmbedding(width // 3) if pixels else None for _ in range(2))
-        init_linears(self.resolution or nn.Identity())
-        init_linears(self.aspect_ratio or nn.Identity())
+        self.resolution, self.aspect_ratio = (None if pixels is None else TimeEmbedding(width // 3) for _ in range(2))
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
 
     def block(self, parts: BlockParts) -> nn.Module:
         return SingleBlock(parts)

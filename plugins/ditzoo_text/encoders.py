@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -95,17 +96,20 @@ class Encoders(ABC):
         return digest.hexdigest()
 
     def ids(self, tokenizer: str, text: str, length: int) -> tuple[Tensor, Tensor]:
-        """Return a text's tokens, padded or cut to `length`, and which of them are of the text: both (1, length).
+        """Return a text's tokens, padded or cut to `length`, and which of them are of the text, at least one: both (1, length).
 
         Whatever is cut is told of in a warning.
         """
         read = self.part(tokenizer, torch.device("cpu"))
-        told = read(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        told = read(text, padding="max_length", max_length=length, truncation=True, return_attention_mask=True, return_tensors="pt")
         whole = read(text, return_tensors="pt").input_ids
         if whole.shape[1] > length:
             cut = read.decode(whole[0, length - 1 : -1])
             warnings.warn(f"the prompt is longer than the {length} tokens that '{tokenizer}' reads; left out: '{cut}'", stacklevel=2)
-        return told.input_ids, told.attention_mask.bool()
+        mask: Tensor = told.attention_mask.bool()
+        if not mask.any():  # an empty text of a tokenizer that marks neither end
+            mask[:, 0] = True
+        return told.input_ids, mask
 
     def part(self, role: str, device: torch.device) -> Any:
         """Return a part by its role, as `text_encoder` or `tokenizer_2`: an encoder in fp32 and on the device."""
@@ -126,6 +130,8 @@ class Encoders(ABC):
             raise CheckpointError(f"text encoders need transformers; install it with pip install 'ditzoo[text]' ({error})") from error
         except (OSError, ValueError, KeyError) as error:
             cause = (str(error).splitlines() or [type(error).__name__])[0]
+            if role.startswith("tokenizer") and find_spec("sentencepiece") is None:
+                cause += " (files such as T5's need sentencepiece: pip install 'ditzoo[text]')"
             raise CheckpointError(f"'{spec.source}' has no {role} that can be opened: {cause}{self.without(role)}") from error
         return part.float().eval().requires_grad_(False) if hasattr(part, "parameters") else part
 

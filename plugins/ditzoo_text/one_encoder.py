@@ -63,13 +63,16 @@ class OneEncoder(Encoders):
         return pooled[0]
 
     def opened(self, role: str, options: dict[str, Any]) -> Any:
-        from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+        from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 
         source = self.spec.source
         if role == TOKENIZER:
-            return AutoTokenizer.from_pretrained(source, **options)
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            if tokenizer.pad_token is None:  # as decoders have it; what is masked may be any token
+                tokenizer.pad_token = tokenizer.eos_token
+            return tokenizer
         config = AutoConfig.from_pretrained(source, **options)
-        known = type(config) in AutoModelForTextEncoding._model_mapping
+        known = type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
         model = (AutoModelForTextEncoding if known else AutoModel).from_pretrained(source, **options)
         return model.get_encoder() if config.is_encoder_decoder and not known else model
 
