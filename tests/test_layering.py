@@ -19,6 +19,7 @@ TORCH_FREE = {
     "errors.py",
     "parts.py",
     "sizes.py",
+    "inspecting.py",
     "specs.py",
     "model_spec.py",
     "preflight.py",
@@ -93,6 +94,7 @@ def test_a_plugin_knows_public_ditzoo_and_itself(path):
             "configs.py",
             "inspection.py",
             "components.py",
+            "diffusers_layout.py",
         )
         or p.name == "__init__.py"
         or str(p.relative_to(ROOT / "ditzoo") if p in CORE else "") in TORCH_FREE

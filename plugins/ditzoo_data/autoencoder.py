@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ditzoo.errors import CheckpointError
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class AutoencoderKLCodec(Codec):
-    """Encodes to the mode of the posterior, decodes in slices. The autoencoder is frozen and follows its input's device."""
+    """Encodes to the mode of the posterior, decodes in slices; the frames of a clip are pictures of their own.
+
+    The autoencoder is frozen and follows its input's device.
+    """
 
     def __init__(self, spec: AutoencoderKLSpec) -> None:
         self.spec = spec
@@ -56,4 +60,6 @@ class AutoencoderKLCodec(Codec):
 
     def _sliced(self, work: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         self.autoencoder.to(batch.device, batch.dtype)
-        return torch.cat([work(part) for part in batch.split(self.spec.slice_size)])
+        pictures = batch if batch.dim() == 4 else rearrange(batch, "b c t h w -> (b t) c h w")
+        done = torch.cat([work(part) for part in pictures.split(self.spec.slice_size)])
+        return done if batch.dim() == 4 else rearrange(done, "(b t) c h w -> b c t h w", b=len(batch))

@@ -23,6 +23,7 @@ class PixelsSpec(CodecSpec):
     kind: Literal["pixels"] = "pixels"
     channels: Positive = 3
     factor: Literal[1] = 1
+    time_factor: Literal[1] = 1
 
     def build(self) -> Codec:
         from ditzoo_data.pixels import Pixels
@@ -31,16 +32,17 @@ class PixelsSpec(CodecSpec):
 
 
 class AutoencoderKLSpec(CodecSpec):
-    """Latents of diffusers' `AutoencoderKL` (Rombach et al. 2021), scaled as (code - shift) * scale.
+    """Latents of diffusers' `AutoencoderKL` (Rombach et al. 2021), scaled as (code - shift) * scale; of a clip frame by frame.
 
     `source` is a folder or hub repository in diffusers' layout, opened when something is coded and not before;
-    `slice_size` pictures are coded at a time, so that large batches need no more memory than small ones.
+    `slice_size` pictures or frames are coded at a time, so that large batches need no more memory than small ones.
     """
 
     kind: Literal["autoencoder-kl"] = "autoencoder-kl"
     channels: Positive = 4
     scale: float = 0.18215
     factor: Positive = 8
+    time_factor: Literal[1] = 1
     source: str = "stabilityai/sd-vae-ft-mse"
     subfolder: str | None = None
     revision: str | None = None
