@@ -1,4 +1,4 @@
-"""config.json of diffusers' `LatteTransformer3DModel`, read and written. What would make it another function than ours is refused by name."""
+"""config.json of diffusers' `LatteTransformer3DModel`, read and written; what is another function is refused by name."""
 
 from __future__ import annotations
 

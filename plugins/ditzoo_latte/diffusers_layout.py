@@ -95,7 +95,8 @@ class DiffusersLatte(Layout):
             return f"diffusers' Latte is trained square, and backbone.input_size is {height}x{width} a frame"
         scale = value_at(spec, "backbone.positions.interpolation_scale")
         if scale != scale_of(height):
-            return f"diffusers divides positions by {scale_of(height):g} at {height}x{width}, and backbone.positions.interpolation_scale={scale}"
+            due = f"diffusers divides positions by {scale_of(height):g} at {height}x{width}"
+            return f"{due}, and backbone.positions.interpolation_scale={scale}"
         return None
 
     def inspect(self, tensors: Mapping[str, Tensor]) -> Inspection:

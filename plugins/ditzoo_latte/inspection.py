@@ -40,26 +40,28 @@ def from_original_names(tensors: Mapping[str, Tensor], process: Mapping[str, Dat
         "learn_sigma": outputs == 2 * channels,
         "mlp_ratio": shape_of(tensors, "blocks.0.mlp.fc1.weight", 2)[0] / width,
     }
-    parts = {slot: dict(part) for slot, part in process.items()} | {"backbone": backbone | structure, "conditioning": {"kind": "adaln-zero"}}
     notes = [f"width {width}, {depth} blocks, read as Latte: {frames} frames of latents of {shape(size[1:])}"]
     left: dict[str, str] = {}
     heads = next((known.heads for known in SIZES.values() if known.width == width), None)
     if heads is None:
         left["backbone.heads"] = f"keys do not tell the number of heads, and width {width} is none of the paper's; say it: backbone.heads=N"
     else:
-        backbone = parts["backbone"]
         backbone["heads"] = heads
         notes.append(f"heads {heads}, as every Latte of width {width} has; keys do not tell (backbone.heads)")
-    parts["prompt"] = {"kind": "none"}
+    prompt: Data = {"kind": "none"}
     if LABELS in tensors:
         classes = shape_of(tensors, LABELS, 2)[0] - 1
-        parts["prompt"] = {"kind": "label", "classes": classes}
+        prompt = {"kind": "label", "classes": classes}
         notes.append(f"label table of {classes + 1} rows: {classes} classes and the null row, which has to be there")
-    if not parts["backbone"]["learn_sigma"]:
+    parts = {slot: dict(part) for slot, part in process.items()}
+    parts |= {"backbone": backbone | structure, "conditioning": {"kind": "adaln-zero"}, "prompt": prompt}
+    if outputs == channels:
         parts["sampler"] = {"kind": "ddpm"}
     if channels == 4:
         parts["codec"] = {"kind": "autoencoder-kl"}
-        notes.append("4 channels: taken for latents of Stable Diffusion's autoencoder, frame by frame, as the published models are (codec.kind)")
+        notes.append(
+            "4 channels: taken for latents of Stable Diffusion's autoencoder, frame by frame, as the published ones are (codec.kind)"
+        )
     else:
         left["codec"] = f"keys do not tell the codec of {channels} channels; say it: codec.kind=pixels, or codec.kind=autoencoder-kl"
     return Inspection(parts, tuple(notes), left)

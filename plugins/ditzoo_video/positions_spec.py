@@ -12,6 +12,7 @@ from ditzoo.specs import PositionsSpec
 if TYPE_CHECKING:
     from ditzoo.interfaces import Positions
 
+
 class SineCosineSpec(PositionsSpec):
     """A table over rows and columns, as DiT's, and one over frames, each as wide as the tokens; their sum is separable.
 

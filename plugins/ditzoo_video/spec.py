@@ -15,6 +15,7 @@ from ditzoo_video.positions_spec import RotarySpec
 if TYPE_CHECKING:
     from ditzoo.interfaces import Backbone, Conditioning
 
+
 class VideoDiTSpec(BackboneSpec):
     """A Diffusion Transformer over latents (T, H, W) of any size that its patch (frames, rows, columns) divides; an image is one frame.
 
