@@ -87,6 +87,7 @@ def test_a_plugin_knows_public_ditzoo_and_itself(path):
             "spec.py",
             "specs.py",
             "codecs.py",
+            "video_codecs.py",
             "latents_spec.py",
             "prompts.py",
             "schedules.py",
