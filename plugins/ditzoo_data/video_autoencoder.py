@@ -51,7 +51,8 @@ def decoded_from_frames(autoencoder: Any, latents: Tensor, at_once: int | None) 
     return torch.cat(parts, dim=2)
 
 
-Encode, Decode = Callable[[Any, Tensor], Tensor], Callable[[Any, Tensor, int | None], Tensor]
+Encode = Callable[[Any, Tensor], Tensor]
+Decode = Callable[[Any, Tensor, int | None], Tensor]
 WAYS: dict[str, tuple[Encode, Decode]] = {"AutoencoderKLTemporalDecoder": (coded_by_frame, decoded_from_frames)}
 
 
