@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from ditzoo_features.motion_cnn import Network
+from ditzoo_features.specs import MotionCNNSpec
 from safetensors.torch import save_file
 
 from ditzoo.assemble import build
 from ditzoo.errors import EvaluationError, SpecError
 from ditzoo.evaluation.metrics import consistency
-from ditzoo.evaluation.protocol import Protocol, read_protocol
+from ditzoo.evaluation.protocol import Protocol
 from ditzoo.evaluation.run import evaluate
 from ditzoo.model_spec import ModelSpec
 from ditzoo.sources import resolve
@@ -34,42 +35,28 @@ WORDS = [
     "down",
 ]
 WORDS += ["clockwise", "anticlockwise", "bouncing", "slow", "fast"]
-PROTOCOL = """
-count = 12
-chunk = 3
-sizes = [[4, 28, 28], [6, 28, 36]]
-kid_subset_size = 6
-kid_subsets = 2
-resamples = 5
-settings = ["sampling.steps=1"]
-[features]
-kind = "motion-cnn"
-weights = "{weights}"
-"""
-TABLE = """
-[{name}]
-kind = "moving-fashion"
-articles = {{ kind = "fashion-mnist", folder = "{folder}", split = "{split}" }}
-count = {count}
-seed = {seed}
-frames = [4, 6]
-heights = [28]
-widths = [28, 36]
-unsaid = 0.0
-"""
 
 
 @pytest.fixture
 def told(tmp_path, idx_folder, monkeypatch):
+    """A protocol with changes; the network has random weights."""
     monkeypatch.setenv("DITZOO_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
     save_file(Network().state_dict(), tmp_path / "motion.safetensors")
-    tables = [("reference", "train", 24, 0), ("floor", "test", 16, 1), ("asked", "test", 16, 1)]
-    text = PROTOCOL.format(weights=tmp_path / "motion.safetensors")
-    for name, split, count, seed in tables:
-        text += TABLE.format(name=name, folder=idx_folder, split=split, count=count, seed=seed)
-    (tmp_path / "clips.toml").write_text(text)
-    return tmp_path / "clips.toml"
+
+    def clips(split, count, seed):
+        articles = {"kind": "fashion-mnist", "folder": str(idx_folder), "split": split}
+        shape = {"frames": [4, 6], "heights": [28], "widths": [28, 36], "unsaid": 0.0}
+        return {"kind": "moving-fashion", "articles": articles, "count": count, "seed": seed} | shape
+
+    def made(zoo, **changes):
+        data = {"name": "clips", "count": 12, "chunk": 3, "kid_subset_size": 6, "kid_subsets": 2, "resamples": 5}
+        data |= {"sizes": [[4, 28, 28], [6, 28, 36]], "settings": ["sampling.steps=1"]}
+        data |= {"features": MotionCNNSpec(weights=str(tmp_path / "motion.safetensors")), "reference": clips("train", 24, 0)}
+        data |= {"floor": clips("test", 16, 1), "asked": clips("test", 16, 1)}
+        return zoo.validate(Protocol, data | changes, source="clips")
+
+    return made
 
 
 def saved(zoo, folder):
@@ -102,8 +89,8 @@ def test_consistency_is_the_mean_cosine_with_the_first_frame_and_the_one_before(
 
 
 def test_clips_of_several_sizes_are_measured_and_real_ones_beside_them(told, zoo, tmp_path):
-    sizes = "[[4, 28, 28], [4, 28, 36], [6, 28, 28], [6, 28, 36]]"
-    protocol = read_protocol(str(told), zoo, [f"sizes={sizes}"])
+    sizes = [[4, 28, 28], [4, 28, 36], [6, 28, 28], [6, 28, 36]]
+    protocol = told(zoo, sizes=sizes)
     found = resolve(saved(zoo, tmp_path / "model"), zoo, protocol.settings)
     made = evaluate(found, protocol, tmp_path / "out")
     for figures in (made["seeds"]["0"], made["floor"]):
@@ -123,14 +110,14 @@ def test_sizes_that_are_not_compared_or_cannot_be_drawn_are_refused(told, zoo, t
     with pytest.raises(
         EvaluationError, match="draws 1x4x28x28, 1x6x28x36 pictures, and reference 'moving-fashion' of protocol 'clips' holds"
     ):
-        evaluate(found, read_protocol(str(told), zoo), tmp_path / "out")
-    odd = ["reference.frames=[5]", "floor.frames=[5]", "reference.widths=[28]", "floor.widths=[28]", "sizes=[[5,28,28]]"]
+        evaluate(found, told(zoo), tmp_path / "out")
+    odd = {"frames": [5], "widths": [28], "count": 16}
+    parts = {name: getattr(told(zoo), name).model_dump() | odd for name in ("reference", "floor")}
     with pytest.raises(EvaluationError, match="asks for 5x28x28 pictures: .*patch=2x4x4 does not divide the latent 5x28x28"):
-        evaluate(found, read_protocol(str(told), zoo, odd), tmp_path / "out")
-    for setting, problem in [
-        ("sizes=[[4,28,28],[28,28]]", "sizes are .height, width., or .frames, height, width. of all"),
-        ("chunk=12", "2 sizes and 1 chunks, and each size needs one; lower chunk=12"),
+        evaluate(found, told(zoo, sizes=[[5, 28, 28]], **parts), tmp_path / "out")
+    for changes, problem in [
+        ({"sizes": [[4, 28, 28], [28, 28]]}, "sizes are .height, width., or .frames, height, width. of all"),
+        ({"chunk": 12}, "2 sizes and 1 chunks, and each size needs one; lower chunk=12"),
     ]:
         with pytest.raises(SpecError, match=problem):
-            read_protocol(str(told), zoo, [setting])
-    assert Protocol.model_fields["sizes"].default == ()
+            told(zoo, **changes)
