@@ -74,6 +74,10 @@ class DataWarning(UserWarning):
     """A picture was left out; another stands in for it."""
 
 
+class SamplingWarning(UserWarning):
+    """A request is served otherwise than one might think."""
+
+
 def suggest(word: object, options: Iterable[str], *, limit: int = 3) -> str:
     """Return `"; did you mean 'a' or 'b'?"` for the options near `word`, or an empty string."""
     by_lower = {option.lower(): option for option in options}

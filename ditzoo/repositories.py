@@ -151,6 +151,8 @@ def read_checkpoint(place: Place, file: str, zoo: Zoo, settings: Iterable[str], 
             raise LayoutError(f"{file} is not in layout '{layout.name}': it has no {listed(absent)}{_nearest(keys, marked)}")
     else:
         fitting = [layout for layout in marked if all(mark in keys for mark in layout.marks)]
+        # a layout whose marks are some of another's speaks of fewer of the keys
+        fitting = [layout for layout in fitting if not any(set(layout.marks) < set(other.marks) for other in fitting)]
         if not fitting:
             raise LayoutError(f"{file} of {place} is in no layout that is installed{_nearest(keys, marked)}")
         if len(fitting) > 1:

@@ -6,6 +6,7 @@ Arguments have diffusers' names. Everything is checked before the first evaluati
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ditzoo.denoiser import Denoiser, Ledger, guided
-from ditzoo.errors import SamplingError, listed, suggest
+from ditzoo.errors import SamplingError, SamplingWarning, listed, suggest
 from ditzoo.grid import as_pictures
 from ditzoo.model_spec import ModelSpec
 from ditzoo.noise import Noise
@@ -127,6 +128,8 @@ def sample(
         beside={"prompt_2": negative_prompt_2, "prompt_3": negative_prompt_3},
         shared=shared,
     )
+    if remark := spec.backbone.remark(spec.latent_size()):
+        warnings.warn(f"'{spec.name}': {remark}", SamplingWarning, stacklevel=3)
     size = (spec.backbone.in_channels, *spec.latent_size())
     wanted = (len(items), *size)
     if latents is not None and latents.shape != wanted:

@@ -16,6 +16,14 @@ class Dimensions(NamedTuple):
     heads: int
 
 
+SIZES = {  # Peebles and Xie 2022, table 1; SiT and Latte have the same
+    "S": Dimensions(384, 12, 6),
+    "B": Dimensions(768, 12, 12),
+    "L": Dimensions(1024, 24, 16),
+    "XL": Dimensions(1152, 28, 16),
+}
+
+
 def filled(data: Any, sizes: Mapping[str, Dimensions]) -> Any:
     """Return a spec's data with width, depth and heads of its named `size`, if it has one; a field that is given wins over it."""
     if isinstance(data, Mapping) and data.get("size") in sizes:

@@ -63,6 +63,10 @@ class BackboneSpec(Part):
             return None
         return f"this backbone serves latents of {shape(self.input_size)} alone, not {shape(size)}"
 
+    def remark(self, size: Sequence[int]) -> str | None:
+        """Say what about a latent of `size`, which is served, is not as in training and should be known; None if nothing is."""
+        return None
+
     def build(self, conditioning: Conditioning) -> Backbone:
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
 
@@ -106,6 +110,10 @@ class PositionsSpec(Part):
 
     def check(self, width: int, heads: int, rank: int) -> str | None:
         """Say why a network of such a width, heads and number of axes cannot have them and what to do, or return None if it can."""
+        return None
+
+    def remark(self, grid: Sequence[int], trained: Sequence[int]) -> str | None:
+        """Say what about the places on a grid is not as on those of training and should be known, or return None if nothing is."""
         return None
 
     def build(self, width: int, heads: int, trained: Sequence[int]) -> Positions:
@@ -226,7 +234,10 @@ class PolicySpec(Part):
 
 
 class CodecSpec(Part):
-    """How pixels become latents and latents pixels. `factor` is how many pixels one latent cell spans on each axis."""
+    """How pixels become latents and latents pixels. `factor` is how many pixels one latent cell spans on rows and on columns.
+
+    Of a clip the first latent frame is the first frame, and each other one spans `time_factor` frames: (frames - 1) / time_factor + 1.
+    """
 
     slot: ClassVar[str] = "codec"
 
@@ -234,6 +245,7 @@ class CodecSpec(Part):
     scale: float = 1.0
     shift: float = 0.0
     factor: Positive = 1
+    time_factor: Positive = 1
 
     @property
     def pixel_channels(self) -> int:
@@ -243,17 +255,27 @@ class CodecSpec(Part):
         return Latent(channels=self.channels, scale=self.scale, shift=self.shift)
 
     def latent_size(self, size: Sequence[int]) -> tuple[int, ...]:
-        """Return the latent size of pictures of `size`; raise `ValueError` naming the nearest sizes that fit."""
-        for extent in size:
+        """Return the latent size of pictures (H, W) or clips (T, H, W); raise `ValueError` naming the nearest sizes that fit."""
+        *frames, height, width = size
+        for count in frames:
+            if (count - 1) % self.time_factor:
+                below = (count - 1) // self.time_factor * self.time_factor + 1
+                raise ValueError(
+                    f"{count} frames are not one and a multiple of codec.time_factor={self.time_factor}; nearest: {below}, "
+                    f"{below + self.time_factor}"
+                )
+        for extent in (height, width):
             if extent % self.factor:
                 below, above = extent // self.factor * self.factor, -(-extent // self.factor) * self.factor
                 raise ValueError(
                     f"{extent} pixels are not a multiple of codec.factor={self.factor}; nearest: {max(below, self.factor)}, {above}"
                 )
-        return tuple(extent // self.factor for extent in size)
+        return (*((count - 1) // self.time_factor + 1 for count in frames), height // self.factor, width // self.factor)
 
     def pixel_size(self, size: Sequence[int]) -> tuple[int, ...]:
-        return tuple(extent * self.factor for extent in size)
+        """Return the size of the pictures or clips whose latents are of `size`."""
+        *frames, height, width = size
+        return (*((count - 1) * self.time_factor + 1 for count in frames), height * self.factor, width * self.factor)
 
     def build(self) -> Codec:
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")

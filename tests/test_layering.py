@@ -19,6 +19,7 @@ TORCH_FREE = {
     "errors.py",
     "parts.py",
     "sizes.py",
+    "inspecting.py",
     "specs.py",
     "model_spec.py",
     "preflight.py",
@@ -86,6 +87,7 @@ def test_a_plugin_knows_public_ditzoo_and_itself(path):
             "spec.py",
             "specs.py",
             "codecs.py",
+            "video_codecs.py",
             "latents_spec.py",
             "prompts.py",
             "schedules.py",
@@ -93,6 +95,7 @@ def test_a_plugin_knows_public_ditzoo_and_itself(path):
             "configs.py",
             "inspection.py",
             "components.py",
+            "diffusers_layout.py",
         )
         or p.name == "__init__.py"
         or str(p.relative_to(ROOT / "ditzoo") if p in CORE else "") in TORCH_FREE

@@ -22,7 +22,7 @@ def test_tables_are_what_their_commands_print(command, printed):
 
 
 def test_there_are_tables():
-    assert len(TABLES) == 5
+    assert len(TABLES) == 6
 
 
 def test_python_in_the_readme_runs(tmp_path):

@@ -85,6 +85,20 @@ def class_confidence(logits: Tensor) -> float:
     return float((log_p.exp() * (log_p - log_mean)).sum(1).mean().exp())
 
 
+def consistency(frames: Tensor) -> Tensor:
+    """Return (B,) how much the frames of clips, by their features (B, T, F), stay alike: 1 where all are one.
+
+    The mean over frames after the first of the cosines with the first and with the one before, halved (subject consistency of VBench,
+    Huang et al. 2024). A clip of one frame is alike to itself.
+    """
+    unit = torch.nn.functional.normalize(frames.float(), dim=2)
+    later = unit[:, 1:]
+    if not later.shape[1]:
+        return torch.ones(len(frames))
+    alike = (later * unit[:, :1]).sum(2) + (later * unit[:, :-1]).sum(2)  # (B, T - 1)
+    return alike.mean(1) / 2
+
+
 def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
     """Return the 95 % interval of a share (Wilson 1927)."""
     p = hits / count

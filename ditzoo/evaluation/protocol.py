@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from ditzoo.catalogue import override, read_toml
-from ditzoo.errors import EvaluationError, UnknownNameError, listed, suggest
+from ditzoo.errors import EvaluationError, SamplingError, UnknownNameError, listed, suggest
 from ditzoo.model_spec import ModelSpec
-from ditzoo.specs import DatasetSlot, FeaturesSlot, Positive, Spec, shape
+from ditzoo.request import adjusted
+from ditzoo.specs import DatasetSlot, FeaturesSlot, Positive, Size, Spec, shape
 from ditzoo.zoo import Zoo
 
 if TYPE_CHECKING:
     from ditzoo.interfaces import Dataset
 
-FIGURES = ("frechet", "kid", "precision", "recall", "class_confidence", "label_agreement", "attribute_agreement")
+FIGURES = ("frechet", "kid", "precision", "recall", "class_confidence", "label_agreement", "attribute_agreement", "consistency")
 
 
 class Expectation(Spec):
@@ -55,7 +56,7 @@ class Protocol(Spec):
     `settings` are laid over the model's spec (`"sampler.kind=ddim"`); what they leave is the model's own. `count` pictures are drawn
     for each of `seeds`, labels in turn, and compared with all of `reference`. `floor` are real pictures that the reference does not
     hold: the same figures for them say how near two sets of real pictures are. The hashes of both sets' content pin them. With `asked`
-    pictures are drawn for its items in order, captions say, in place of labels in turn.
+    pictures are drawn for its items in order, captions say, in place of labels in turn. With `sizes` chunks are of these sizes in turn.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Protocol(Spec):
     count: Positive
     seeds: tuple[int, ...] = (0,)
     chunk: Positive = Field(250, description="pictures drawn, seen and stored at a time: what an interrupted evaluation loses at most")
+    sizes: tuple[Size, ...] = Field((), description="pixel sizes, (H, W) or (T, H, W), of chunks in turn; none: the model's own")
     features: FeaturesSlot
     reference: DatasetSlot
     reference_sha256: str | None = None
@@ -83,6 +85,11 @@ class Protocol(Spec):
             raise ValueError(f"kid_subset_size={self.kid_subset_size} is more than count={self.count}; set it to at most that")
         if self.floor_sha256 is not None and self.floor is None:
             raise ValueError("floor_sha256 without a floor; name the dataset")
+        if self.sizes and {len(size) for size in self.sizes} not in ({2}, {3}):
+            raise ValueError(f"sizes are (height, width), or (frames, height, width) of all, found {listed(map(shape, self.sizes))}")
+        chunks = -(-self.count // self.chunk)
+        if len(self.sizes) > chunks:
+            raise ValueError(f"{len(self.sizes)} sizes and {chunks} chunks, and each size needs one; lower chunk={self.chunk}")
         return self
 
     def digest(self) -> str:
@@ -99,14 +106,31 @@ class Protocol(Spec):
         return dataset
 
     def check(self, spec: ModelSpec) -> None:
-        """Raise `EvaluationError` if a model's pictures are not of the size, channels or classes that are compared."""
-        size, channels = spec.pixel_size(), spec.codec.pixel_channels
+        """Raise `EvaluationError` if a model's pictures are not of the sizes and channels that are compared, or cannot be of these."""
+        drawn, channels = set(self.sizes) or {spec.pixel_size()}, spec.codec.pixel_channels
         for what, data in (("reference", self.reference), ("floor", self.floor)):
-            if data is not None and (tuple(data.item_size) != size or data.item_channels != channels):
+            held = set() if data is None else set(map(tuple, data.item_sizes))
+            if data is not None and (held != drawn or data.item_channels != channels):
                 raise EvaluationError(
-                    f"'{spec.name}' draws {shape((channels, *size))} pictures, and {what} '{data.kind}' of protocol '{self.name}' "
-                    f"holds {shape((data.item_channels, *data.item_size))}; use a protocol for this size"
+                    f"'{spec.name}' draws {_listed(channels, drawn)} pictures, and {what} '{data.kind}' of protocol '{self.name}' "
+                    f"holds {_listed(data.item_channels, held)}; use a protocol for this size"
                 )
+        for index in range(len(self.sizes)):
+            try:
+                adjusted(spec, **self.size_of(index))
+            except SamplingError as error:
+                raise EvaluationError(f"protocol '{self.name}' asks for {shape(self.sizes[index])} pictures: {error}") from error
+
+    def size_of(self, chunk: int) -> dict[str, int]:
+        """Return the arguments of `sample` that say the size of a chunk; none for the model's own."""
+        if not self.sizes:
+            return {}
+        size = self.sizes[chunk % len(self.sizes)]
+        return dict(zip(("num_frames", "height", "width")[-len(size) :], size, strict=True))
+
+
+def _listed(channels: int, sizes: Iterable[tuple[int, ...]]) -> str:
+    return listed(shape((channels, *size)) for size in sorted(sizes))
 
 
 def read_protocol(source: str, zoo: Zoo, settings: Iterable[str] = ()) -> Protocol:

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from ditzoo.checkpoints import open_file
 from ditzoo.errors import CheckpointError, EvaluationError
-from ditzoo.interfaces import Dataset, Features, Seen
+from ditzoo.evaluation.kept import Kept
+from ditzoo.interfaces import Dataset, Features
 from ditzoo.specs import DatasetSpec, FeaturesSpec
 from ditzoo.weights import save_weights
 
@@ -36,7 +37,7 @@ def cache_folder() -> Path:
     return Path(told) if told else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ditzoo"
 
 
-def seen_in(data: DatasetSpec, network: FeaturesSpec, *, pinned: str | None, what: str) -> tuple[Seen, Tensor, str]:
+def seen_in(data: DatasetSpec, network: FeaturesSpec, *, pinned: str | None, what: str) -> tuple[Kept, Tensor, str]:
     """Return what a network sees in a dataset, the labels (N,), and the content's hash; from the cache where it is there.
 
     Raises `EvaluationError` if the content is not what the protocol pins.
@@ -53,8 +54,8 @@ def seen_in(data: DatasetSpec, network: FeaturesSpec, *, pinned: str | None, wha
     held = _kept(path)
     if held is None:
         held = _see(dataset, features, what)
-        save_weights({name: value for name, value in held.items() if value is not None}, path)
-    return Seen(held["features"], held.get("logits"), None, held.get("attributes")), held["labels"].long(), sha256
+        save_weights(held, path)
+    return Kept.read(held), held["labels"].long(), sha256
 
 
 def _kept(path: Path) -> dict[str, Tensor] | None:
@@ -71,10 +72,15 @@ def _see(dataset: Dataset, features: Features, what: str) -> dict[str, Tensor]:
     parts, labels = [], []
     for first in tqdm(range(0, len(dataset), BATCH), desc=f"features of the {what}", unit="batch", disable=None):
         items = [dataset[index] for index in range(first, min(first + BATCH, len(dataset)))]
-        parts.append(features.see(torch.stack([item["pixels"] for item in items])))
+        parts.append(_seen([item["pixels"] for item in items], features))
         labels += [item["item"] if isinstance(item["item"], int) else NO_CLASS for item in items]
-    found = {"features": torch.cat([part.features for part in parts])}
-    for name in ("logits", "attributes"):
-        said = [getattr(part, name) for part in parts if getattr(part, name) is not None]
-        found |= {name: torch.cat(said)} if said else {}
-    return found | {"labels": torch.as_tensor(labels)}
+    return Kept.cat(parts).table() | {"labels": torch.as_tensor(labels)}
+
+
+def _seen(pixels: list[Tensor], features: Features) -> Kept:
+    """Look at pictures or clips of several sizes, those of one size together; rows are as they came."""
+    by_size: dict[torch.Size, list[int]] = {}
+    for index, one in enumerate(pixels):
+        by_size.setdefault(one.shape, []).append(index)
+    looked = Kept.cat([Kept.of(features.see(torch.stack([pixels[index] for index in group]))) for group in by_size.values()])
+    return looked.rows(torch.argsort(torch.tensor([index for group in by_size.values() for index in group])))

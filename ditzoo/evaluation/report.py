@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ditzoo.checkpoints import open_file
 from ditzoo.evaluation.attributes import Wanted, attribute_agreement, wanted_of
+from ditzoo.evaluation.kept import Kept
 from ditzoo.evaluation.metrics import Gaussian, bootstrap, class_confidence, frechet, kernel_distance, precision_recall, wilson
 from ditzoo.evaluation.protocol import Protocol
 from ditzoo.evaluation.reference import seen_in
 from ditzoo.files import write_text
 from ditzoo.grid import as_pictures, save_grid
-from ditzoo.interfaces import Seen
 from ditzoo.sources import Found
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def report(found: Found, protocol: Protocol, drawn: dict[int, Drawn], identity: 
     if protocol.floor is not None:
         real, labels, _ = seen_in(protocol.floor, protocol.features, pinned=protocol.floor_sha256, what="floor")
         rows = slice(0, protocol.count)
-        part = Seen(*(None if said is None else said[rows] for said in real))  # type: ignore[arg-type]
-        floor = figures(part, labels[rows], reference, protocol, wanted_of(protocol.floor.build(), protocol.count))
+        floor = figures(real.rows(rows), labels[rows], reference, protocol, wanted_of(protocol.floor.build(), protocol.count))
     names = list(next(iter(seeds.values())))
     return {
         "model": found.name,
@@ -57,7 +56,7 @@ def report(found: Found, protocol: Protocol, drawn: dict[int, Drawn], identity: 
     }
 
 
-def figures(seen: Seen, asked: Tensor, reference: Seen, protocol: Protocol, wanted: Wanted | None = None) -> dict[str, dict[str, Any]]:
+def figures(seen: Kept, asked: Tensor, reference: Kept, protocol: Protocol, wanted: Wanted | None = None) -> dict[str, dict[str, Any]]:
     """Return each figure of one set of pictures against the reference: `value`, and `interval_95` where samples were resampled."""
     real, fake, count = reference.features, seen.features, len(seen.features)
     goal = Gaussian.of(real)
@@ -91,6 +90,13 @@ def figures(seen: Seen, asked: Tensor, reference: Seen, protocol: Protocol, want
             }
     if seen.attributes is not None and wanted is not None:
         found["attribute_agreement"] = attribute_agreement(seen.attributes, wanted, protocol.resamples)
+    if seen.consistency is not None:
+        alike = seen.consistency.double()
+
+        def mean(rows: Tensor) -> float:
+            return float(alike[rows].mean())
+
+        found["consistency"] = {"value": mean(torch.arange(count)), "interval_95": bootstrap(mean, count, protocol.resamples)}
     return found
 
 

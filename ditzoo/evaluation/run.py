@@ -16,10 +16,11 @@ from tqdm import tqdm
 from ditzoo.assemble import Model, load_found
 from ditzoo.checkpoints import open_file
 from ditzoo.errors import CheckpointError, EvaluationError
+from ditzoo.evaluation.kept import Kept
 from ditzoo.evaluation.protocol import Expectation, Protocol
 from ditzoo.evaluation.report import report, write
 from ditzoo.files import claim, writable_folder
-from ditzoo.interfaces import Dataset, Features, Seen
+from ditzoo.interfaces import Dataset, Features
 from ditzoo.locks import spec_sha256
 from ditzoo.processes import processes
 from ditzoo.sampling import sample
@@ -33,7 +34,7 @@ STATE_FILE, SHOWN = "evaluation.json", 64
 class Drawn:
     """What the network saw in a seed's pictures, and the class that each was asked for (N,)."""
 
-    seen: Seen
+    seen: Kept
     asked: Tensor
 
 
@@ -114,15 +115,12 @@ def _draw(
         asked = [asking[index]["item"] for index in range(first, first + count)]
     argument = model.spec.prompt.argument
     request: dict[str, Any] = {"num_images": count} if argument is None else {argument: asked}
+    request |= protocol.size_of(first // protocol.chunk)
     drawn = sample(model, **request, seed=seed, first_index=first, output_type="pt", batch_size=batch_size or protocol.chunk)
     pixels = drawn.images.float() * 2 - 1
     with torch.no_grad():
-        seen = network.see(pixels)
-    labels = torch.tensor([item if isinstance(item, int) else -1 for item in drawn.items])
-    kept = {"features": seen.features, "asked": labels}
-    for name in ("logits", "attributes"):
-        if getattr(seen, name) is not None:
-            kept[name] = getattr(seen, name)
+        kept = Kept.of(network.see(pixels)).table()
+    kept["asked"] = torch.tensor([item if isinstance(item, int) else -1 for item in drawn.items])
     if first < SHOWN:
         kept["pictures"] = (drawn.images[: SHOWN - first] * 255).round().to(torch.uint8)
     save_weights(kept, _path(out, seed, first))
@@ -134,5 +132,4 @@ def gather(out: Path, protocol: Protocol, seed: int) -> Drawn:
     if any(part is None for part in parts):
         raise EvaluationError(f"chunks of seed {seed} are missing in '{out}': a process died; run the same command again")
     whole = [part for part in parts if part is not None]
-    joined = {name: torch.cat([part[name] for part in whole]) for name in ("features", "logits", "attributes", "asked") if name in whole[0]}
-    return Drawn(Seen(joined["features"], joined.get("logits"), None, joined.get("attributes")), joined["asked"])
+    return Drawn(Kept.cat([Kept.read(part) for part in whole]), torch.cat([part["asked"] for part in whole]))

@@ -1,4 +1,4 @@
-"""diffusers' AutoencoderKL as a codec. diffusers is imported when the first picture is coded, and not before."""
+"""diffusers' AutoencoderKL as a codec, and what codecs by diffusers have alike: it is imported when the first picture is coded."""
 
 from __future__ import annotations
 
@@ -7,43 +7,55 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ditzoo.errors import CheckpointError
 from ditzoo.interfaces import Codec
 
 if TYPE_CHECKING:
-    from ditzoo_data.codecs import AutoencoderKLSpec
+    from ditzoo_data.codecs import AutoencoderKLSpec, DiffusersCodecSpec
 
 
-class AutoencoderKLCodec(Codec):
-    """Encodes to the mode of the posterior, decodes in slices. The autoencoder is frozen and follows its input's device."""
+class DiffusersCodec(Codec):
+    """The autoencoder is of a class of diffusers; it is frozen and follows its input's device."""
 
-    def __init__(self, spec: AutoencoderKLSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: DiffusersCodecSpec, name: str) -> None:
+        self.spec, self.name = spec, name
 
     @cached_property
     def autoencoder(self) -> Any:
-        from diffusers import AutoencoderKL
+        import diffusers
 
         spec = self.spec
         options = {"subfolder": spec.subfolder, "revision": spec.revision}
         try:
-            loaded = AutoencoderKL.from_pretrained(spec.source, **{k: v for k, v in options.items() if v is not None})
+            loaded = getattr(diffusers, self.name).from_pretrained(spec.source, **{k: v for k, v in options.items() if v is not None})
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"codec 'autoencoder-kl' cannot load '{spec.source}': {str(error).splitlines()[0]}; set codec.source to a "
-                f"folder or repository that holds an AutoencoderKL, or sample with output_type='latent'"
+                f"codec '{spec.kind}' cannot load '{spec.source}': {str(error).splitlines()[0]}; set codec.source to a "
+                f"folder or repository that holds an {self.name}, or sample with output_type='latent'"
             ) from error
-        if loaded.config.latent_channels != spec.channels:
-            raise CheckpointError(
-                f"'{spec.source}' makes {loaded.config.latent_channels}-channel latents, and codec.channels is {spec.channels}"
-            )
+        self.check(loaded)
         return loaded.requires_grad_(False).eval()
+
+    def check(self, loaded: Any) -> None:
+        """Raise `CheckpointError` if the autoencoder is not what the spec says."""
+        if loaded.config.latent_channels != self.spec.channels:
+            raise CheckpointError(
+                f"'{self.spec.source}' makes {loaded.config.latent_channels}-channel latents, and codec.channels is {self.spec.channels}"
+            )
 
     def open(self) -> Codec:
         _ = self.autoencoder
         return self
+
+
+class AutoencoderKLCodec(DiffusersCodec):
+    """Encodes to the mode of the posterior, decodes in slices; the frames of a clip are pictures of their own."""
+
+    def __init__(self, spec: AutoencoderKLSpec) -> None:
+        super().__init__(spec, "AutoencoderKL")
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
@@ -56,4 +68,6 @@ class AutoencoderKLCodec(Codec):
 
     def _sliced(self, work: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
         self.autoencoder.to(batch.device, batch.dtype)
-        return torch.cat([work(part) for part in batch.split(self.spec.slice_size)])
+        pictures = batch if batch.dim() == 4 else rearrange(batch, "b c t h w -> (b t) c h w")
+        done = torch.cat([work(part) for part in pictures.split(self.spec.slice_size)])
+        return done if batch.dim() == 4 else rearrange(done, "(b t) c h w -> b c t h w", b=len(batch))

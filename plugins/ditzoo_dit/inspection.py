@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ditzoo.errors import LayoutError, listed
+from ditzoo.errors import LayoutError
+from ditzoo.inspecting import depth_of, grid_of, shape_of
 from ditzoo.layouts import Data, Inspection
+from ditzoo.sizes import SIZES
 from ditzoo.specs import shape
-from ditzoo_dit.spec import SIZES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SAME_TABLE = 1e-3  # tables of two grids differ by about 1; an average of one with itself, as checkpoints hold, by up to 2e-4
 CODEC: Data = {"kind": "autoencoder-kl"}  # the 4-channel latents, 8 pixels to a cell, that the published models are trained on
 
 
@@ -31,7 +30,7 @@ def from_original_names(tensors: Mapping[str, Tensor], process: Mapping[str, Dat
         "final_layer.linear.weight",
     )
     backbone = parts["backbone"]
-    grid = _grid_of(tensors["pos_embed"], backbone["width"])
+    grid = grid_of(tensors["pos_embed"], "pos_embed", backbone["width"])
     backbone |= {"input_size": [extent * backbone["patch"] for extent in grid], "numerics": "original"}
     notes.append(
         f"pos_embed is the table of {shape(grid)} tokens: latents of {shape(backbone['input_size'])}; numerics are the original code's"
@@ -67,10 +66,10 @@ def from_diffusers_names(tensors: Mapping[str, Tensor]) -> Inspection:
 def _common(
     tensors: Mapping[str, Tensor], stem: str, patch: str, table: str, hidden: str, head: str
 ) -> tuple[dict[str, Data], list[str], dict[str, str]]:
-    width, channels, side, _ = _shape(tensors, patch, 4)
-    depth = _depth(tensors, stem)
-    classes = _shape(tensors, table, 2)[0] - 1
-    outputs = _shape(tensors, head, 2)[0] // (side * side)
+    width, channels, side, _ = shape_of(tensors, patch, 4)
+    depth = depth_of(tensors, stem)
+    classes = shape_of(tensors, table, 2)[0] - 1
+    outputs = shape_of(tensors, head, 2)[0] // (side * side)
     backbone: Data = {
         "kind": "dit",
         "width": width,
@@ -78,7 +77,7 @@ def _common(
         "patch": side,
         "in_channels": channels,
         "learn_sigma": outputs == 2 * channels,
-        "mlp_ratio": _shape(tensors, hidden, 2)[0] / width,
+        "mlp_ratio": shape_of(tensors, hidden, 2)[0] / width,
     }
     if outputs not in (channels, 2 * channels):
         raise LayoutError(
@@ -98,23 +97,6 @@ def _common(
     return {"backbone": backbone, "conditioning": {"kind": "adaln-zero"}, "prompt": {"kind": "label", "classes": classes}}, notes, left
 
 
-def _shape(tensors: Mapping[str, Tensor], name: str, rank: int) -> tuple[int, ...]:
-    if name not in tensors:
-        raise LayoutError(f"the checkpoint has no {name}")
-    found = tuple(tensors[name].shape)
-    if len(found) != rank or 0 in found:
-        raise LayoutError(f"{name} is {shape(found) or 'a number'}, where {rank} axes are expected")
-    return found
-
-
-def _depth(tensors: Iterable[str], stem: str) -> int:
-    found = {int(match.group(1)) for name in tensors if (match := re.match(rf"{stem}\.(\d+)\.", name))}
-    gaps = sorted(set(range(max(found) + 1)) - found)
-    if gaps:
-        raise LayoutError(f"blocks {listed(gaps)} are absent, and there are blocks up to {max(found)}; the checkpoint is incomplete")
-    return len(found)
-
-
 def _depth_note(depth: int, width: int) -> str:
     named = next(((name, size) for name, size in SIZES.items() if size.width == width), None)
     if named is None or named[1].depth == depth:
@@ -123,18 +105,3 @@ def _depth_note(depth: int, width: int) -> str:
     if depth < size.depth:
         return f"blocks {depth}-{size.depth - 1} absent: depth {depth}, where DiT-{name} has {size.depth}"
     return f"blocks 0-{depth - 1}: depth {depth}, where DiT-{name} has {size.depth}"
-
-
-def _grid_of(table: Tensor, width: int) -> tuple[int, int]:
-    """Find the grid whose sine-cosine table this is: a square one if it can be, else any whose product is the token count."""
-    from ditzoo.layers import sincos_table
-
-    tokens = table.shape[-2]
-    pairs = [(h, tokens // h) for h in range(1, tokens + 1) if tokens % h == 0]
-    for grid in sorted(pairs, key=lambda pair: abs(pair[0] - pair[1])):
-        if width % 4 == 0 and table.shape[-1] == width and float((sincos_table(grid, width) - table.float()).abs().max()) < SAME_TABLE:
-            return grid
-    raise LayoutError(
-        f"pos_embed ({shape(table.shape)}) is the sine-cosine table of no grid of {tokens} tokens: it was trained or stretched, "
-        f"and this backbone computes its own"
-    )

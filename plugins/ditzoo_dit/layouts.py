@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ditzoo.layouts import Computed, Copies, Data, Inspection, Layout, Row, Same, Stacked, convolution, expanded, value_at
 from ditzoo.model_spec import ModelSpec
+from ditzoo.sizes import SIZES
 from ditzoo_dit.configs import from_config, to_config
 from ditzoo_dit.inspection import from_diffusers_names, from_original_names
-from ditzoo_dit.spec import SIZES, DiTSpec
+from ditzoo_dit.spec import DiTSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ditzoo.sizes import Dimensions, check_picture, check_width, filled, unpatched
+from ditzoo.sizes import SIZES, check_picture, check_width, filled, unpatched
 from ditzoo.specs import BackboneSpec, Positive, Size, shape
 
 if TYPE_CHECKING:
     from ditzoo.interfaces import Backbone, Conditioning
-
-
-SIZES = {
-    "S": Dimensions(384, 12, 6),
-    "B": Dimensions(768, 12, 12),
-    "L": Dimensions(1024, 24, 16),
-    "XL": Dimensions(1152, 28, 16),
-}
 
 
 class DiTSpec(BackboneSpec):

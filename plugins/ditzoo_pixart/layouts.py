@@ -65,6 +65,7 @@ class DiffusersPixArt(Layout):
         "backbone.numerics": "original",
         "backbone.positions": "interpolate",
         "conditioning.kind": "adaln-single",
+        "conditioning.every": 1,
         "codec.shift": 0.0,
         "prompt.kind": "transformers-text",
         "prompt.projection": "mlp",

@@ -22,17 +22,18 @@ def table(rows: int, width: int) -> nn.Parameter:
 
 
 class SingleBlock(nn.Module):
-    """Modulated self-attention, plain cross-attention to the prompt, modulated MLP (Chen et al. 2023, figure 4)."""
+    """Modulated self-attention, plain cross-attention to the prompt if it `crosses`, modulated MLP (Chen et al. 2023, figure 4)."""
 
-    def __init__(self, parts: BlockParts) -> None:
+    def __init__(self, parts: BlockParts, *, crosses: bool = True) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(parts.width, eps=parts.eps_attention, elementwise_affine=False)
         self.attention = parts.attention()
-        self.cross = Attention(parts.width, parts.heads)
+        self.cross = Attention(parts.width, parts.heads) if crosses else None
         self.norm2 = nn.LayerNorm(parts.width, eps=parts.eps_mlp, elementwise_affine=False)
         self.mlp = parts.mlp()
         self.table = table(6, parts.width)
-        zero_linear(self.cross.out)
+        if self.cross is not None:
+            zero_linear(self.cross.out)
 
     def forward(self, stream: Stream) -> Stream:
         x, cond = stream.tokens, stream.cond
@@ -40,7 +41,8 @@ class SingleBlock(nn.Module):
         turns = (self.table + rearrange(stream.vec, "b (c d) -> b c d", c=6)).unbind(1)
         shift1, scale1, gate1, shift2, scale2, gate2 = map(stream.over_tokens, turns)  # (B, 1, D) each
         x = x + gate1 * self.attention(modulate(self.norm1(x), shift1, scale1), stream)
-        x = x + self.cross(x, context=stream.beside(cond.tokens), mask=stream.sees(cond.mask, cond.tokens.shape[1]))
+        if self.cross is not None:
+            x = x + self.cross(x, context=stream.beside(cond.tokens), mask=stream.sees(cond.mask, cond.tokens.shape[1]))
         x = x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2), stream)
         return replace(stream, tokens=x)
 
@@ -62,9 +64,9 @@ class TableNorm(nn.Module):
 class AdaLNSingle(Conditioning):
     """PixArt's conditioning; with `pixels` to a token the picture's size joins the time."""
 
-    def __init__(self, width: int, pixels: int | None) -> None:
+    def __init__(self, width: int, pixels: int | None, every: int = 1) -> None:
         super().__init__()
-        self.pixels = pixels
+        self.pixels, self.every = pixels, every
         self.modulation = nn.Linear(width, 6 * width)
         self.resolution, self.aspect_ratio = (None if pixels is None else TimeEmbedding(width // 3) for _ in range(2))
         for layer in self.modules():
@@ -73,7 +75,7 @@ class AdaLNSingle(Conditioning):
                 nn.init.zeros_(layer.bias)
 
     def block(self, parts: BlockParts) -> nn.Module:
-        return SingleBlock(parts)
+        return SingleBlock(parts, crosses=parts.index % self.every == 0)
 
     def head_norm(self, width: int, eps: float = 1e-6) -> nn.Module:
         return TableNorm(width, eps)

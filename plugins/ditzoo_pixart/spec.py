@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 class AdaLNSingleSpec(ConditioningSpec):
     """Time modulates by one layer that all blocks share, to which each adds a table of its own (Chen et al. 2023, section 2.3); the
-    prompt's tokens are looked at by cross-attention.
+    prompt's tokens are looked at by cross-attention, in the first of every `every` blocks (Latte: in those within a frame, every second).
 
     With `sizes` the picture's height, width and aspect ratio, in pixels, join the time; a token spans `pixels` of them on each axis.
     """
@@ -21,17 +21,19 @@ class AdaLNSingleSpec(ConditioningSpec):
     kind: Literal["adaln-single"] = "adaln-single"
     requires: ClassVar[frozenset[str]] = frozenset({"single-stream", "prompt-tokens"})
 
+    every: Positive = 1
     sizes: bool = False
     pixels: Positive = 16
 
     @classmethod
     def examples(cls) -> dict[str, dict[str, Any]]:
-        return {"": {}}
+        return {"": {}, "every second block": {"every": 2}}
 
     def check(self, model: ModelSpec) -> str | None:
         if not self.sizes:
             return None
         width, patch, factor = model.backbone.width, getattr(model.backbone, "patch", None), model.codec.factor
+        patch = patch[-1] if isinstance(patch, tuple) else patch
         if width % 3:
             near = f"{width // 3 * 3}, {-(-width // 3) * 3}"
             return f"sizes=true shares backbone.width={width} out among height, width and their ratio; nearest widths: {near}"
@@ -45,4 +47,4 @@ class AdaLNSingleSpec(ConditioningSpec):
     def build(self, width: int) -> Conditioning:
         from ditzoo_pixart.single import AdaLNSingle
 
-        return AdaLNSingle(width, self.pixels if self.sizes else None)
+        return AdaLNSingle(width, self.pixels if self.sizes else None, self.every)

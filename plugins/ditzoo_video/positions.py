@@ -27,8 +27,11 @@ class SineCosine(Positions):
         self.spec, self.width, self.trained = spec, width, tuple(trained)
 
     def tables(self, grid: Sequence[int]) -> Mapping[int, Tensor]:
-        scale = tuple(scales(grid, self.trained, self.spec.beyond))
-        places, frames = _separate(tuple(grid), self.width, scale, self.spec.anchored)
+        time, *space = scales(grid, self.trained, "extend" if self.spec.beyond == "extend" else "interpolate")
+        if self.spec.beyond == "stretch":
+            space = [own / n for n, own in zip(grid[1:], self.trained[1:], strict=True)]
+        scale = (time, *(s / self.spec.interpolation_scale for s in space))
+        places, frames = _separate(tuple(grid), self.width, scale, self.spec.anchored or grid[0] == 1)
         return {0: places + frames} if self.spec.joins == 0 else {0: places, self.spec.joins: frames}
 
 

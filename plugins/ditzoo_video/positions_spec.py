@@ -12,21 +12,31 @@ from ditzoo.specs import PositionsSpec
 if TYPE_CHECKING:
     from ditzoo.interfaces import Positions
 
-Beyond = Literal["extend", "interpolate"]
-
 
 class SineCosineSpec(PositionsSpec):
     """A table over rows and columns, as DiT's, and one over frames, each as wide as the tokens; their sum is separable.
 
-    The frames' table is zero at the first frame unless `anchored` is false, so that one frame is what an image is. It joins the tokens
-    before block `joins` (Latte's before its first block along time, 1). Beyond the trained grid `extend` continues both tables, and
-    `interpolate` squeezes the positions of an axis into its trained range.
+    The frames' table is zero at the first frame unless `anchored` is false, and a frame alone has none, so that it is what an image is.
+    It joins the tokens before block `joins` (Latte's before its first block along time, 1). Beyond the trained grid `extend` continues
+    both tables, and `interpolate` squeezes the positions of an axis into its trained range; `stretch` does so too, and rows and columns
+    span that range whatever their number, as in diffusers. Positions of rows and columns are divided by `interpolation_scale`, as where
+    training went on from a smaller size.
     """
 
     kind: Literal["sincos"] = "sincos"
-    beyond: Beyond = "extend"
+    beyond: Literal["extend", "interpolate", "stretch"] = "extend"
+    interpolation_scale: float = Field(1.0, gt=0)
     anchored: bool = True
     joins: int = Field(0, ge=0)
+
+    def remark(self, grid: Sequence[int], trained: Sequence[int]) -> str | None:
+        frames, known = grid[0], trained[0]
+        if frames in (1, known):
+            return None
+        if frames < known:
+            return f"{frames} frames, and the table of frames was trained with {known}: they have its first {frames}"
+        how = "it is continued" if self.beyond == "extend" else "it is interpolated"
+        return f"{frames} frames, and the table of frames was trained with {known}: {how} (backbone.positions.beyond={self.beyond})"
 
     def build(self, width: int, heads: int, trained: Sequence[int]) -> Positions:
         from ditzoo_video.positions import SineCosine
@@ -41,7 +51,7 @@ class RotarySpec(PositionsSpec):
     """
 
     kind: Literal["rotary"] = "rotary"
-    beyond: Beyond = "extend"
+    beyond: Literal["extend", "interpolate"] = "extend"
     theta: float = Field(10_000.0, gt=1)
 
     def check(self, width: int, heads: int, rank: int) -> str | None:

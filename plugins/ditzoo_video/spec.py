@@ -7,20 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ditzoo.sizes import Dimensions, check_width, filled, unpatched
+from ditzoo.sizes import SIZES, check_width, filled, unpatched
 from ditzoo.specs import AttentionSlot, BackboneSpec, PositionsSlot, Positive, Size, shape
 from ditzoo_video.patterns_spec import JointSpec
 from ditzoo_video.positions_spec import RotarySpec
 
 if TYPE_CHECKING:
     from ditzoo.interfaces import Backbone, Conditioning
-
-SIZES = {
-    "S": Dimensions(384, 12, 6),
-    "B": Dimensions(768, 12, 12),
-    "L": Dimensions(1024, 24, 16),
-    "XL": Dimensions(1152, 28, 16),
-}
 
 
 class VideoDiTSpec(BackboneSpec):
@@ -80,6 +73,9 @@ class VideoDiTSpec(BackboneSpec):
         if len(size) != 3:
             return f"a video latent is (frames, height, width), found {shape(size)}; a picture is one frame: {shape((1, *size))}"
         return unpatched(size, self.patch)
+
+    def remark(self, size: Sequence[int]) -> str | None:
+        return self.positions.remark(self.grid_of(size), self.grid_of(self.input_size))
 
     def build(self, conditioning: Conditioning) -> Backbone:
         from ditzoo_video.backbone import VideoDiT
