@@ -25,6 +25,7 @@ class PatchTransformer(Backbone):
     """
 
     head_modules = ("head_norm", "head_linear")
+    packs = False  # whether its attention keeps the clips of a pack apart
 
     def __init__(
         self,
@@ -75,6 +76,8 @@ class PatchTransformer(Backbone):
         """Make tokens of latents (B, C, *S), or of clips of several sizes packed in one row, for which t and cond have a row a clip."""
         packing = x.packing if isinstance(x, Pack) else None
         if isinstance(x, Pack):
+            if not self.packs:
+                raise ValueError(f"{type(self).__name__} has no attention that keeps packed clips apart; give it batches of one size")
             sizes = [tuple(n * side for n, side in zip(grid, self.patch, strict=True)) for grid in x.packing.grids]
             cells = x.patches.flatten(1)[None]
         else:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from ditzoo.errors import DitzooError, TrainingError
 from ditzoo.interfaces import Dataset
 from ditzoo.noise import generator
+from ditzoo.training.sizes import Mixed
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,15 @@ class Order:
             yield rows
 
 
-def batches(dataset: Dataset, order: Order, workers: int) -> Iterator[tuple[Tensor, list[Any]]]:
-    """Yield (pixels or latents (b, C, *S), items) of each step.
+@dataclass(frozen=True)
+class Clips:
+    """Items of several sizes, row by row: what is packed together."""
+
+    rows: list[list[Tensor]]  # (C, *S) each
+
+
+def batches(dataset: Dataset, order: Order | Mixed, workers: int) -> Iterator[tuple[Tensor | Clips, list[Any]]]:
+    """Yield (pixels or latents (b, C, *S), items) of each step; of several sizes in a step `Clips`, and items row after row.
 
     Raises what an item's reading raises, as it was raised, and `TrainingError` where a worker process died.
     """
@@ -77,17 +85,25 @@ class _Told:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, index: int) -> dict[str, Any] | DitzooError:
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any] | DitzooError:
+        row, index = index if isinstance(index, tuple) else (None, index)
         try:
-            return self.dataset[index]
+            return self.dataset[index] | {"row": row}
         except DitzooError as error:
             return error
 
 
-def _collate(rows: list[dict[str, Any] | DitzooError]) -> tuple[Tensor, list[Any]] | DitzooError:
-    read = []
-    for row in rows:
-        if isinstance(row, DitzooError):
-            return row
-        read.append(row)
-    return torch.stack([row["latents"] if "latents" in row else row["pixels"] for row in read]), [row["item"] for row in read]
+def _collate(read: list[dict[str, Any] | DitzooError]) -> tuple[Tensor | Clips, list[Any]] | DitzooError:
+    found, rows = list[Tensor](), list[list[Tensor]]()
+    items = []
+    for one in read:
+        if isinstance(one, DitzooError):
+            return one
+        found.append(one["latents"] if "latents" in one else one["pixels"])
+        items.append(one["item"])
+        if one["row"] is not None:
+            rows += [[] for _ in range(one["row"] + 1 - len(rows))]
+            rows[one["row"]].append(found[-1])
+    if len(rows) in (0, len(found)) and len({part.shape for part in found}) == 1:
+        return torch.stack(found), items
+    return Clips(rows), items

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ditzoo.assemble import Model
 from ditzoo.interfaces import Prediction, Schedule
+from ditzoo.packing import Pack
 from ditzoo.predictions import expand
 from ditzoo.training.objective import weights
 from ditzoo.training.recipe import Objective
@@ -25,43 +26,50 @@ VARIANCE_WEIGHT = 1e-3  # the lambda of L_hybrid
 class Draws:
     """The random numbers of one batch, drawn outside so that a step's result depends on nothing else."""
 
-    noise: Tensor  # (B, C, *S), on the device of the latents
+    noise: Tensor  # (B, C, *S), on the device of the latents; of a pack (N, C, *P)
     time: Tensor  # (B,) uniform in [0, 1), float64; it stays on the CPU, for some devices have no float64
     drop: Tensor  # (B,) likewise
 
     @classmethod
-    def of(cls, like: Tensor, generator: torch.Generator) -> Draws:
+    def of(cls, like: Tensor, generator: torch.Generator, items: int | None = None) -> Draws:
+        """Draw for `items` items, one a row of `like` if None."""
         noise = torch.randn(like.shape, generator=generator)
-        time, drop = torch.rand(2, len(like), generator=generator, dtype=torch.float64)
+        time, drop = torch.rand(2, len(like) if items is None else items, generator=generator, dtype=torch.float64)
         return cls(noise.to(like), time, drop)
 
     def rows(self, index: slice, device: torch.device) -> Draws:
         return Draws(self.noise[index].to(device), self.time[index], self.drop[index])
 
 
-Call = Callable[[Tensor, Tensor, Any, Tensor, Tensor], Tensor]
+Call = Callable[[Tensor | Pack, Tensor, Any, Tensor, Tensor], Tensor]
 
 
 def diffusion_loss(
-    model: Model, call: Call, schedule: Schedule, latents: Tensor, items: Any, draws: Draws, objective: Objective | None = None
+    model: Model, call: Call, schedule: Schedule, latents: Tensor | Pack, items: Any, draws: Draws, objective: Objective | None = None
 ) -> Tensor:
-    """Return the loss of each row (B,). `call(x, t, items, target, weights)` returns the model's native prediction.
+    """Return the loss of each item (B,). `call(x, t, items, target, weights)` returns the model's native prediction.
 
-    The target (B, C, *S) and what a row's squared error weighs (B,) are for those who look on.
+    The target (B, C, *S) and what a row's squared error weighs (B,) are for those who look on. Of a pack the rows are its patches, each
+    at the time of its clip.
     """
-    t = schedule.draw(draws.time)
+    packing = latents.packing if isinstance(latents, Pack) else None
+    clean = latents.patches if isinstance(latents, Pack) else latents
+    own = schedule.draw(draws.time)  # an item's
+    clip = None if packing is None else packing.clip_of_token(own.device)
+    t = own if clip is None else own[clip]  # a row's
     alpha, sigma = schedule.alpha_sigma(t)
-    x = expand(alpha, latents) * latents + expand(sigma, latents) * draws.noise
-    channels, target = latents.shape[1], schedule.target(latents, draws.noise, t)
-    weighs = (torch.ones_like(t) if objective is None else weights(schedule, t, objective)).to(latents.device, torch.float32)
+    x = expand(alpha, clean) * clean + expand(sigma, clean) * draws.noise
+    channels, target = clean.shape[1], schedule.target(clean, draws.noise, t)
+    weighs = (torch.ones_like(t) if objective is None else weights(schedule, t, objective)).to(clean.device, torch.float32)
     asked = model.prompt.drop(items, draws.drop)
-    out = call(x, schedule.model_time(t).float().to(x.device), asked, target, weighs).float()
+    fed = x if packing is None else Pack(x, packing)
+    out = call(fed, schedule.model_time(own).float().to(x.device), asked, target, weighs).float()
     loss = (out[:, :channels] - target).square().flatten(1).mean(1) * weighs
     if out.shape[1] == 2 * channels:
         seen = schedule.split(torch.cat([out[:, :channels].detach(), out[:, channels:]], 1), x, t)
         if seen.variance is not None:
-            loss = loss + VARIANCE_WEIGHT * _bound(schedule, latents, x, t, seen)
-    return loss
+            loss = loss + VARIANCE_WEIGHT * _bound(schedule, clean, x, t, seen)
+    return loss if packing is None else torch.stack([part.mean() for part in loss.split(packing.counts)])
 
 
 def _bound(schedule: Schedule, x0: Tensor, x: Tensor, t: Tensor, seen: Prediction) -> Tensor:
