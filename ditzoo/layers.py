@@ -68,7 +68,9 @@ def sincos_table(grid: Sequence[int], dim: int, *, scale: Sequence[float] | None
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Scale and shift tokens x (B, N, D) by what a stream gives them of its vectors, (B, 1 or N, D): x * (1 + scale) + shift."""
+    """Scale and shift tokens x (B, N, D) by vectors (B, D), or by what `Stream.over_tokens` makes of them: x * (1 + scale) + shift."""
+    if shift.dim() == 2:
+        shift, scale = shift[:, None], scale[:, None]
     return torch.addcmul(shift, x, 1 + scale)
 
 

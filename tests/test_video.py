@@ -126,6 +126,14 @@ def test_a_clip_in_a_pack_is_the_clip_alone(zoo, conditioning, pattern):
                 torch.testing.assert_close(whole[index], alone, atol=1e-5, rtol=1e-5)
 
 
+def test_a_pack_is_refused_where_attention_would_mix_its_clips(zoo):
+    data = spec_of(zoo).model_dump() | {"backbone": TINY | {"kind": "dit", "input_size": [8, 8], "learn_sigma": False}}
+    model = build(zoo.validate(ModelSpec, data, source="x"))
+    pack = Pack.of([torch.randn(3, 8, 8)] * 2, (2, 2))
+    with pytest.raises(ValueError, match="DiT has no attention that keeps packed clips apart; give it batches of one size"):
+        model.backbone(pack, torch.rand(2), model.prompt.encode([0, 1]))
+
+
 def test_rotary_positions_tell_differences_alone_and_spare_what_is_no_token_of_the_grid(zoo):
     from ditzoo_video.attention import turned
 
