@@ -33,6 +33,10 @@ class Packing:
         """Return the number of the clip of each of `length` tokens a clip, (K length,)."""
         return torch.arange(len(self.grids), device=device).repeat_interleave(length)
 
+    def means(self, values: Tensor) -> Tensor:
+        """Return the mean of each clip's values, one a token (N,): (K,)."""
+        return torch.stack([part.mean() for part in values.split(self.counts)])
+
 
 @dataclass(frozen=True)
 class Pack:

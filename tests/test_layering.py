@@ -42,6 +42,7 @@ TORCH_FREE = {
     "cli/moving.py",
     "training/recipe.py",
     "training/adapter.py",
+    "training/mixing.py",
     "evaluation/protocol.py",
     "cli/measuring.py",
     "cli/authoring.py",

@@ -5,9 +5,9 @@ Each epoch is a permutation of the dataset; batches run on from one epoch into t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from ditzoo.errors import DitzooError, TrainingError
 from ditzoo.interfaces import Dataset
 from ditzoo.noise import generator
-from ditzoo.training.sizes import Mixed
+from ditzoo.training.sizes import Rows
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,28 @@ class Order:
             yield rows
 
 
-@dataclass(frozen=True)
-class Clips:
-    """Items of several sizes, row by row: what is packed together."""
+class Batch(NamedTuple):
+    """Items of one size."""
 
-    rows: list[list[Tensor]]  # (C, *S) each
+    pixels: Tensor  # (b, C, *S) pixels, or latents where the dataset has them
+    items: list[Any]
 
 
-def batches(dataset: Dataset, order: Order | Mixed, workers: int) -> Iterator[tuple[Tensor | Clips, list[Any]]]:
-    """Yield (pixels or latents (b, C, *S), items) of each step; of several sizes in a step `Clips`, and items row after row.
+class Clips(NamedTuple):
+    """Items of several sizes, row by row."""
+
+    wanted: Rows
+    pixels: list[list[Tensor]]  # (C, *S) each
+    items: list[list[Any]]
+
+
+def batches(dataset: Dataset, order: Iterable[list[int]] | Iterable[Rows], workers: int) -> Iterator[Batch | Clips]:
+    """Yield what each step reads.
 
     Raises what an item's reading raises, as it was raised, and `TrainingError` where a worker process died.
     """
     loader: DataLoader[Any] = DataLoader(
-        cast(Any, _Told(dataset)), batch_sampler=cast(Any, order), num_workers=workers, collate_fn=_collate
+        cast(Any, _Told(dataset)), batch_size=None, sampler=cast(Any, order), num_workers=workers, collate_fn=_as_it_is
     )
     rows = iter(loader)
     while True:
@@ -80,30 +88,25 @@ def batches(dataset: Dataset, order: Order | Mixed, workers: int) -> Iterator[tu
 
 
 class _Told:
-    """A dataset whose errors come as values, so that those of a worker process are told as if it were ours."""
+    """Reads what a step wants. Errors come as values, so that those of a worker process are told as if it were ours."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any] | DitzooError:
-        row, index = index if isinstance(index, tuple) else (None, index)
+    def __getitem__(self, wanted: list[int] | Rows) -> Batch | Clips | DitzooError:
         try:
-            return self.dataset[index] | {"row": row}
+            if isinstance(wanted, Rows):
+                rows = [self._read(row) for row in wanted.held]
+                return Clips(wanted, [pixels for pixels, _ in rows], [items for _, items in rows])
+            pixels, items = self._read(wanted)
+            return Batch(torch.stack(pixels), items)
         except DitzooError as error:
             return error
 
+    def _read(self, indices: list[int]) -> tuple[list[Tensor], list[Any]]:
+        read = [self.dataset[index] for index in indices]
+        return [one["latents"] if "latents" in one else one["pixels"] for one in read], [one["item"] for one in read]
 
-def _collate(read: list[dict[str, Any] | DitzooError]) -> tuple[Tensor | Clips, list[Any]] | DitzooError:
-    found, rows = list[Tensor](), list[list[Tensor]]()
-    items = []
-    for one in read:
-        if isinstance(one, DitzooError):
-            return one
-        found.append(one["latents"] if "latents" in one else one["pixels"])
-        items.append(one["item"])
-        if one["row"] is not None:
-            rows += [[] for _ in range(one["row"] + 1 - len(rows))]
-            rows[one["row"]].append(found[-1])
-    if len(rows) in (0, len(found)) and len({part.shape for part in found}) == 1:
-        return torch.stack(found), items
-    return Clips(rows), items
+
+def _as_it_is(read: Any) -> Any:
+    return read

@@ -69,7 +69,7 @@ def diffusion_loss(
         seen = schedule.split(torch.cat([out[:, :channels].detach(), out[:, channels:]], 1), x, t)
         if seen.variance is not None:
             loss = loss + VARIANCE_WEIGHT * _bound(schedule, clean, x, t, seen)
-    return loss if packing is None else torch.stack([part.mean() for part in loss.split(packing.counts)])
+    return loss if packing is None else packing.means(loss)
 
 
 def _bound(schedule: Schedule, x0: Tensor, x: Tensor, t: Tensor, seen: Prediction) -> Tensor:

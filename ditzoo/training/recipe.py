@@ -20,6 +20,7 @@ from ditzoo.model_spec import ModelSpec
 from ditzoo.sources import resolve
 from ditzoo.specs import DatasetSlot, DatasetSpec, LossSlot, Positive, Spec, shape
 from ditzoo.training.adapter import Adapter
+from ditzoo.training.mixing import Mixing, unmixed
 from ditzoo.zoo import Zoo
 
 
@@ -136,6 +137,7 @@ class Recipe(Spec):
     start: Start | None = None
     adapter: Adapter | None = None
     data: DatasetSlot
+    mixing: Mixing | None = None
     objective: Objective = Objective()
     losses: tuple[LossSlot, ...] = ()
     optimizer: Optimizer = Optimizer()
@@ -180,6 +182,17 @@ class Recipe(Spec):
                 raise ValueError(f"loss '{loss.kind}': {problem}")
         return self
 
+    @model_validator(mode="after")
+    def _sizes_are_mixed(self) -> Recipe:
+        problem = unmixed("data", self.data) if self.mixing is None else self.mixing.problem(self)
+        if problem and self.mixing is None:
+            problem += "; set mixing={kind='packed', tokens=...} or {kind='one-size'}, or give data of one size"
+        if problem is None and self.validation is not None and (problem := unmixed("validation.data", self.validation.data)):
+            problem += "; give it data of one size"
+        if problem:
+            raise ValueError(problem)
+        return self
+
     def _fits(self, data: DatasetSpec) -> None:
         codec, prompt = self.model.codec, self.model.prompt
         if data.coded_by is not None:
@@ -196,12 +209,13 @@ class Recipe(Spec):
                 f"data '{data.kind}' has {data.item_channels}-channel pictures and codec '{codec.kind}' takes "
                 f"{codec.pixel_channels}; set data.channels or model.codec.channels to one of them"
             )
-        try:
-            latent = codec.latent_size(data.item_size)
-        except ValueError as error:
-            raise ValueError(f"data '{data.kind}': {error}") from error
-        if problem := self.model.backbone.check_size(latent):
-            raise ValueError(f"data '{data.kind}' gives latents of {shape(latent)}: {problem}")
+        for size in data.item_sizes:
+            try:
+                latent = codec.latent_size(size)
+            except ValueError as error:
+                raise ValueError(f"data '{data.kind}': {error}") from error
+            if problem := self.model.backbone.check_size(latent):
+                raise ValueError(f"data '{data.kind}' gives latents of {shape(latent)}: {problem}")
         held, known = data.item_classes, prompt.item_classes
         if held is not None and known is not None and held > known:
             raise ValueError(f"data '{data.kind}' has {held} classes and prompt.classes is {known}; set model.prompt.classes={held}")

@@ -7,14 +7,66 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
 import torch
 
 from ditzoo.noise import generator
 
-Step = list[list[int]]  # the rows of a global batch, each the indices of its items
 AHEAD = 64  # items that may wait for a row that they fit into
+
+
+class Rows(NamedTuple):
+    """What a process reads for a step of packed rows."""
+
+    first: int  # the place of its first row in the whole step
+    held: list[list[int]]  # the items of its rows
+    items: int  # those of the whole step
+    seen: int  # those of all steps up to this one
+
+
+@dataclass(frozen=True)
+class OneSize:
+    """The items of steps [first, last), those of [lo, hi) of each: `batch_size` of one size."""
+
+    items: int
+    size: Callable[[int], tuple[int, ...]]
+    batch_size: int
+    seed: int
+    first: int
+    last: int
+    lo: int
+    hi: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in islice(gathered(walked(self.items, self.seed), self.size, self.batch_size), self.first, self.last):
+            yield batch[self.lo : self.hi]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The rows of steps [first, last), those of [lo, hi) of the `rows` of each, of `most` tokens at most."""
+
+    items: int
+    tokens: Callable[[int], int]
+    most: int
+    rows: int
+    seed: int
+    first: int
+    last: int
+    lo: int
+    hi: int
+
+    def __iter__(self) -> Iterator[Rows]:
+        rows, seen = filled(walked(self.items, self.seed), self.tokens, self.most), 0
+        for step in range(self.last):
+            held = list(islice(rows, self.rows))
+            items = sum(map(len, held))
+            seen += items
+            if step >= self.first:
+                yield Rows(self.lo, held[self.lo : self.hi], items, seen)
 
 
 def walked(items: int, seed: int) -> Iterator[int]:
@@ -31,13 +83,12 @@ def filled(order: Iterator[int], tokens: Callable[[int], int], most: int) -> Ite
     while True:
         row, room = list[int](), most
         while True:
-            waiting += [next(order) for _ in range(AHEAD - len(waiting))]
+            waiting += islice(order, AHEAD - len(waiting))
             place = next((place for place, item in enumerate(waiting) if tokens(item) <= room), None)
             if place is None:
                 break
-            item = waiting.pop(place)
-            row.append(item)
-            room -= tokens(item)
+            row.append(waiting.pop(place))
+            room -= tokens(row[-1])
         yield row
 
 
@@ -50,47 +101,3 @@ def gathered(order: Iterator[int], size: Callable[[int], tuple[int, ...]], count
         if len(same) == count:
             yield same.copy()
             same.clear()
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """The rows of steps [first, last), those of [lo, hi) of each global batch: items packed in a row each, or a row an item."""
-
-    items: int
-    size: Callable[[int], tuple[int, ...]]
-    tokens: Callable[[tuple[int, ...]], int]
-    packed: int | None  # tokens of a row at most; None: batches of one size
-    batch_size: int
-    seed: int
-    first: int
-    last: int
-    lo: int
-    hi: int
-    _known: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False)
-
-    def __len__(self) -> int:
-        return self.last - self.first
-
-    def size_of(self, item: int) -> tuple[int, ...]:
-        """Return an item's size, which is asked for once."""
-        if item not in self._known:
-            self._known[item] = self.size(item)
-        return self._known[item]
-
-    def steps(self) -> Iterator[Step]:
-        """Yield the global batch of every step from the first of the run."""
-        order = walked(self.items, self.seed)
-        if self.packed is None:
-            for batch in gathered(order, self.size_of, self.batch_size):
-                yield [[item] for item in batch]
-        rows = filled(order, lambda item: self.tokens(self.size_of(item)), self.packed or 0)
-        while True:
-            yield [next(rows) for _ in range(self.batch_size)]
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """Yield (row, item) of this process' rows, step by step."""
-        for step, rows in enumerate(self.steps()):
-            if step >= self.last:
-                return
-            if step >= self.first:
-                yield [(row, item) for row, held in enumerate(rows[self.lo : self.hi]) for item in held]

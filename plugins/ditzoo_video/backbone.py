@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 class VideoDiT(PatchTransformer):
     """A DiT over (B, C, T, H, W); any T, H and W that its patch divides."""
 
-    packs = True
-
     def __init__(self, spec: VideoDiTSpec, conditioning: Conditioning) -> None:
         self.spec = spec
         self.pattern = spec.attention.build()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -31,7 +32,7 @@ class VideoDiTSpec(BackboneSpec):
     """
 
     kind: Literal["video-dit"] = "video-dit"
-    provides: ClassVar[frozenset[str]] = frozenset({"single-stream", "two-streams", "separate-head"})
+    provides: ClassVar[frozenset[str]] = frozenset({"single-stream", "two-streams", "separate-head", "packs"})
 
     size: Literal["S", "B", "L", "XL"] | None = None
     heads: Positive
@@ -75,6 +76,9 @@ class VideoDiTSpec(BackboneSpec):
     def grid_of(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return how many tokens a latent has on each axis."""
         return tuple(extent // side for extent, side in zip(size, self.patch, strict=True))
+
+    def tokens_of(self, size: Sequence[int]) -> int:
+        return math.prod(self.grid_of(size))
 
     def check_size(self, size: Sequence[int]) -> str | None:
         if len(size) != 3:
