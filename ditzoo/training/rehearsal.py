@@ -37,10 +37,9 @@ def rehearse(recipe: Recipe) -> dict[str, Any]:
         except (MemoryError, RuntimeError) as error:
             if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
                 raise
-            packed = recipe.mixing is not None and recipe.mixing.kind == "packed"
             raise TrainingError(
-                f"a step of batch_size={recipe.length.batch_size} does not fit into memory ({str(error).splitlines()[0]}); "
-                f"{'lower mixing.tokens' if packed else 'raise length.accumulate'}, or set length.segments to compute activations anew"
+                f"a step of batch_size={recipe.length.batch_size} does not fit into memory ({str(error).splitlines()[0]}); raise "
+                f"length.accumulate, or lower mixing.tokens of packed rows, or set length.segments to compute activations anew"
             ) from error
         parameters = sum(p.numel() for p in run.trainee.parameters())
         kept = sum(p.numel() for p in own_parameters(run.trainee).values())  # an adapter alone, where there is one

@@ -49,7 +49,7 @@ class TextTokens(Prompt):
         device = self.table.weight.device
         words = torch.tensor([[*row, *null * (longest - len(row))] for row in rows], device=device)
         counts = torch.tensor([len(row) for row in rows], device=device)
-        mask = None if int(counts.min()) == longest else torch.arange(longest, device=device) < counts[:, None]
+        mask = None if min(map(len, rows)) == longest else torch.arange(longest, device=device) < counts[:, None]
         x = self.table(words) + self.positions[:longest]
         for layer in self.layers:
             x = layer(x, mask)
