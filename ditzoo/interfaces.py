@@ -321,6 +321,16 @@ class Passage:
     weights: Tensor  # (B,) what the squared error of each row weighs
     pixels: Tensor  # (B, 3 or 1, *S) the clean pictures in [-1, 1]; none of packed clips
     backbone: Backbone
+    counts: Tensor | None = None  # what an element's error counts, to be broadcast over `target`; None: all count alike
+
+    def squared(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """Return the mean squared error of each row (B,), over what counts."""
+        return counted((found - wanted).square(), self.counts)
+
+
+def counted(errors: Tensor, counts: Tensor | None) -> Tensor:
+    """Return the mean of each row (B,) of errors (B, C, *S), weighed by what each counts."""
+    return (errors if counts is None else errors * counts).flatten(1).mean(1)
 
 
 class Loss(nn.Module, ABC):

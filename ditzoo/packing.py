@@ -33,6 +33,11 @@ class Packing:
         """Return the number of the clip of each of `length` tokens a clip, (K length,)."""
         return torch.arange(len(self.grids), device=device).repeat_interleave(length)
 
+    def at_tokens(self, values: Tensor) -> Tensor:
+        """Give values (F, ...), one a place on the grids' first axis, clip after clip, to the tokens there: (N, ...)."""
+        planes = [math.prod(grid[1:]) for grid in self.grids for _ in range(grid[0])]
+        return values.repeat_interleave(torch.tensor(planes, device=values.device), dim=0)
+
     def means(self, values: Tensor) -> Tensor:
         """Return the mean of each clip's values, one a token (N,): (K,)."""
         return torch.stack([part.mean() for part in values.split(self.counts)])

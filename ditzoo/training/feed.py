@@ -6,11 +6,12 @@ Shapes: b rows of a process, C latent channels, `*S` latent axes; N patches of a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from ditzoo.interfaces import Backbone, Codec, Dataset
 from ditzoo.noise import generator
 from ditzoo.packing import Pack
 from ditzoo.training.data import Batch, Clips, Order, batches
+from ditzoo.training.given import masks
 from ditzoo.training.loss import Draws
 from ditzoo.training.objective import drawn_times
 from ditzoo.training.recipe import Recipe
@@ -69,6 +71,11 @@ class Feed(ABC):
     def latents(self, pixels: Tensor) -> Tensor:
         return pixels if self.coded else self.codec.encode(pixels)
 
+    def given(self, lengths: Sequence[int], *place: int) -> list[Tensor]:
+        """Draw which frames of clips of such lengths are given; none are where the recipe says nothing of it."""
+        share = self.recipe.objective.given
+        return masks(share, lengths, generator(self.recipe.seed, "given", *place)) if share else []
+
     def size_of(self) -> Callable[[int], tuple[int, ...]]:
         """Return what tells the pixel size of an item, of which each is asked for once."""
         sizes, told = self.recipe.data.item_sizes, getattr(self.dataset, "size_of", None)
@@ -97,6 +104,8 @@ class Batches(Feed):
         whole = latents.new_empty(self.recipe.length.batch_size, *latents.shape[1:], device="cpu")
         drawn = Draws.of(whole, generator(self.recipe.seed, "draws", step))
         drawn = Draws(drawn.noise, drawn_times(drawn.time, self.recipe.objective), drawn.drop)
+        if given := self.given([whole.shape[2]] * len(whole), step):
+            drawn = replace(drawn, given=torch.stack(given))
         return drawn.rows(slice(self.lo, self.lo + self.rows), latents.device)
 
     def items(self, batch: Batch) -> int:
@@ -131,9 +140,12 @@ class Packs(Feed):
         return [self._portion(step, batch.wanted, row, *read) for row, read in enumerate(rows, batch.wanted.first)]
 
     def _portion(self, step: int, wanted: Rows, row: int, pixels: list[Tensor], items: list[Any]) -> Portion:
-        pack = self.backbone.pack([self.latents(clip[None].to(self.device))[0] for clip in pixels])
+        latents = [self.latents(clip[None].to(self.device))[0] for clip in pixels]
+        pack = self.backbone.pack(latents)
         drawn = Draws.of(pack.patches, generator(self.recipe.seed, "draws", step, row), len(items))
         draws = Draws(drawn.noise, drawn_times(drawn.time, self.recipe.objective), drawn.drop)
+        if given := self.given([clip.shape[1] for clip in latents], step, row):
+            draws = replace(draws, given=torch.cat(given))
         return Portion(pack, pack.patches[:0], items, draws, wanted.items / (len(items) * self.processes))
 
     def items(self, batch: Clips) -> int:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ditzoo.assemble import Model
-from ditzoo.interfaces import Prediction, Schedule
+from ditzoo.interfaces import Prediction, Schedule, counted
 from ditzoo.packing import Pack
 from ditzoo.predictions import expand
+from ditzoo.training.given import with_given
 from ditzoo.training.objective import weights
 from ditzoo.training.recipe import Objective
 
@@ -29,6 +30,7 @@ class Draws:
     noise: Tensor  # (B, C, *S), on the device of the latents; of a pack (N, C, *P)
     time: Tensor  # (B,) uniform in [0, 1), float64; it stays on the CPU, for some devices have no float64
     drop: Tensor  # (B,) likewise
+    given: Tensor | None = None  # (B, T) bool on the CPU: which frames stay clean; of a pack (F,) those of all clips
 
     @classmethod
     def of(cls, like: Tensor, generator: torch.Generator, items: int | None = None) -> Draws:
@@ -38,41 +40,43 @@ class Draws:
         return cls(noise.to(like), time, drop)
 
     def rows(self, index: slice, device: torch.device) -> Draws:
-        return Draws(self.noise[index].to(device), self.time[index], self.drop[index])
+        given = None if self.given is None else self.given[index]
+        return Draws(self.noise[index].to(device), self.time[index], self.drop[index], given)
 
 
-Call = Callable[[Tensor | Pack, Tensor, Any, Tensor, Tensor], Tensor]
+Call = Callable[[Tensor | Pack, Tensor, Any, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def diffusion_loss(
     model: Model, call: Call, schedule: Schedule, latents: Tensor | Pack, items: Any, draws: Draws, objective: Objective | None = None
 ) -> Tensor:
-    """Return the loss of each item (B,). `call(x, t, items, target, weights)` returns the model's native prediction.
+    """Return the loss of each item (B,). `call(x, t, items, target, weights, counts)` returns the model's native prediction.
 
-    The target (B, C, *S) and what a row's squared error weighs (B,) are for those who look on. Of a pack the rows are its patches, each
-    at the time of its clip.
+    The target (B, C, *S), what a row's squared error weighs (B,) and what counts of it are for those who look on. Of a pack the rows are
+    its patches, each at the time of its clip.
     """
     packing = latents.packing if isinstance(latents, Pack) else None
     clean = latents.patches if isinstance(latents, Pack) else latents
     own = schedule.draw(draws.time)  # an item's
-    clip = None if packing is None else packing.clip_of_token(own.device)
-    t = own if clip is None else own[clip]  # a row's
-    alpha, sigma = schedule.alpha_sigma(t)
+    times = with_given(own, draws.given, packing, clean.dim())
+    t = own if packing is None else own[packing.clip_of_token(own.device)]  # a row's
+    alpha, sigma = schedule.alpha_sigma(times.rows)
     x = expand(alpha, clean) * clean + expand(sigma, clean) * draws.noise
     channels, target = clean.shape[1], schedule.target(clean, draws.noise, t)
     weighs = (torch.ones_like(t) if objective is None else weights(schedule, t, objective)).to(clean.device, torch.float32)
     asked = model.prompt.drop(items, draws.drop)
     fed = x if packing is None else Pack(x, packing)
-    out = call(fed, schedule.model_time(own).float().to(x.device), asked, target, weighs).float()
-    loss = (out[:, :channels] - target).square().flatten(1).mean(1) * weighs
+    counts = None if times.counts is None else times.counts.to(x.device)
+    out = call(fed, schedule.model_time(times.told).float().to(x.device), asked, target, weighs, counts).float()
+    loss = counted((out[:, :channels] - target).square(), counts) * weighs
     if out.shape[1] == 2 * channels:
         seen = schedule.split(torch.cat([out[:, :channels].detach(), out[:, channels:]], 1), x, t)
         if seen.variance is not None:
-            loss = loss + VARIANCE_WEIGHT * _bound(schedule, clean, x, t, seen)
+            loss = loss + VARIANCE_WEIGHT * _bound(schedule, clean, x, t, seen, counts)
     return loss if packing is None else packing.means(loss)
 
 
-def _bound(schedule: Schedule, x0: Tensor, x: Tensor, t: Tensor, seen: Prediction) -> Tensor:
+def _bound(schedule: Schedule, x0: Tensor, x: Tensor, t: Tensor, seen: Prediction, counts: Tensor | None) -> Tensor:
     """Return the KL divergence of the true and the learned posterior in bits a dimension, times the number of steps, (B,).
 
     The first step's posterior has no variance, and the sampler adds no noise there: those rows take the second step's
@@ -90,4 +94,4 @@ def _bound(schedule: Schedule, x0: Tensor, x: Tensor, t: Tensor, seen: Predictio
     learned = torch.lerp(low, high, seen.variance)
     shift = expand(alpha_s * added / sigma_t**2, x) * (x0 - seen.x0)
     kl = 0.5 * (learned - low + torch.exp(low - learned) + shift.square() * torch.exp(-learned) - 1)
-    return steps * kl.flatten(1).mean(1) / torch.log(torch.tensor(2.0))
+    return steps * counted(kl, counts) / torch.log(torch.tensor(2.0))

@@ -71,6 +71,7 @@ class Objective(Spec):
     deviation: float = Field(1.0, gt=0)
     weighting: Literal["uniform", "min-snr"] = "uniform"
     gamma: float = Field(5.0, gt=0)
+    given: float = Field(0.0, ge=0, le=1, description="share of the clips of which some frames are given, and not learned")
 
 
 class Validation(Spec):
@@ -191,6 +192,15 @@ class Recipe(Spec):
             problem += "; give it data of one size"
         if problem:
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _frames_can_be_given(self) -> Recipe:
+        if self.objective.given and "frame-times" not in self.model.backbone.provides_now:
+            raise ValueError(
+                f"objective.given={self.objective.given:g} gives frames times of their own, which backbone '{self.model.backbone.kind}' as "
+                f"declared does not take; set model.backbone.frame_times=true on one that can, or leave it out"
+            )
         return self
 
     def _fits(self, data: DatasetSpec) -> None:

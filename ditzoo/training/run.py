@@ -142,8 +142,8 @@ class Run:
         terms: list[Tensor] = []
         latents, items, draws, model = portion.latents, portion.items, portion.draws, self.trainee.model
 
-        def call(x: Tensor | Pack, t: Tensor, asked: Any, target: Tensor, weights: Tensor) -> Tensor:
-            out, found = self.wrapped(x, t, asked, target, weights, portion.pixels)
+        def call(x: Tensor | Pack, t: Tensor, asked: Any, target: Tensor, weights: Tensor, counts: Tensor | None) -> Tensor:
+            out, found = self.wrapped(x, t, asked, target, weights, portion.pixels, counts)
             terms.extend((x.packing.means(term) if isinstance(x, Pack) else term).mean() for term in found)
             prediction: Tensor = out
             return prediction
