@@ -59,10 +59,18 @@ def placed(spec: ModelSpec, count: int, size: Sequence[int], at: str | Sequence[
     return places
 
 
+def numbered(text: str) -> list[int]:
+    """Read places as `0,5,-1`; raise `SamplingError` for what is neither a number nor a word."""
+    try:
+        return [int(one) for one in text.split(",")]
+    except ValueError:
+        raise SamplingError(
+            f"no place '{text}' for given frames{suggest(text, WORDS)}; one of {listed(WORDS)}, or the number of each frame"
+        ) from None
+
+
 def _worded(at: str, count: int, total: int) -> Places:
-    if at not in WORDS:
-        raise SamplingError(f"no place '{at}' for given frames{suggest(at, WORDS)}; one of {listed(WORDS)}, or the number of each frame")
-    return WORDS[at](count, total)
+    return WORDS[at](count, total) if at in WORDS else _numbered(numbered(at), count, total)
 
 
 def _numbered(at: Sequence[int], count: int, total: int) -> Places:

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 class BackboneSpec(Part):
     """A network over tokens. `input_size` is the latent size of training: (H, W), or (T, H, W) for video.
 
-    One that provides `packs` takes clips of several sizes as one row of tokens (`Backbone.pack`), and keeps them apart.
+    One that provides `packs` takes clips of several sizes as one row of tokens (`Backbone.pack`), and keeps them apart; one that
+    provides `frame-times` takes a time for each frame too, (B, T), of which the largest is the clip's.
     """
 
     slot: ClassVar[str] = "backbone"
