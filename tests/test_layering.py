@@ -27,6 +27,7 @@ TORCH_FREE = {
     "catalogue.py",
     "sources.py",
     "request.py",
+    "placing.py",
     "cards.py",
     "files.py",
     "places.py",
