@@ -16,10 +16,10 @@ from ditzoo.errors import SamplingError, SpecError
 from ditzoo.model_spec import ModelSpec
 from ditzoo.noise import generator
 from ditzoo.packing import Pack
-from ditzoo.training.given import PATTERNS, masks, with_given
+from ditzoo.training.frames import GIVEN, PATTERNS, drawn_frames, risen, times_of
 from ditzoo.training.loop import prepare
 from ditzoo.training.loss import Draws, diffusion_loss
-from ditzoo.training.recipe import read_recipe
+from ditzoo.training.recipe import Objective, read_recipe
 
 TINY = {"kind": "video-dit", "width": 48, "depth": 2, "heads": 2, "in_channels": 1, "input_size": [6, 8, 8], "frame_times": True}
 
@@ -81,13 +81,13 @@ def test_packed_clips_have_times_of_their_own_frames(zoo):
             torch.testing.assert_close(found, model(clip[None], t[None], [item])[0], atol=1e-5, rtol=1e-5)
 
 
-def test_masks_are_drawn_as_they_say():
-    found = masks(0.6, [8] * 4000, generator(0))
+def test_frames_are_given_as_often_as_they_say():
+    found = [numbers < 0 for numbers in drawn_frames(Objective(given=0.6), torch.rand(4000), [8] * 4000, generator(0))]
     some = torch.stack([mask for mask in found if mask.any()])
     assert len(some) / 4000 == pytest.approx(0.6, abs=0.03)
     assert not some.all(1).any()
     assert (some.sum(1) == 1).double().mean() == pytest.approx(0.25, abs=0.04)  # ln 2 / ln 8 of those that are not at both ends
-    assert not torch.stack(masks(1.0, [1] * 50, generator(0))).any()
+    assert not torch.stack(drawn_frames(Objective(given=1.0), torch.rand(50), [1] * 50, generator(0))).lt(0).any()
     for total, count in itertools.product(range(2, 9), range(1, 8)):
         if count < total:
             for name, pattern in PATTERNS.items():
@@ -98,6 +98,19 @@ def test_masks_are_drawn_as_they_say():
     assert ends == [0, 1, 7]
 
 
+def test_times_rise_from_data_to_noise():
+    assert risen(0.0, 4).tolist() == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert risen(0.5, 4).tolist() == pytest.approx([0.125, 0.375, 0.625, 0.875])
+    assert risen(-2, 4).tolist() == pytest.approx([0.75, 1, 1, 1])
+    assert risen(2.5, 4).tolist() == pytest.approx([GIVEN, GIVEN, 0.125, 0.375])
+    found = torch.stack(drawn_frames(Objective(rising=1.0), torch.rand(2000), [4] * 2000, generator(0)))
+    midst = ((found > 0) & (found < 0.999)).all(1)
+    assert midst.double().mean() == pytest.approx(0.5 + 0.5 / 7, abs=0.05)
+    assert (found.diff(dim=1) >= 0).all()
+    with pytest.raises(ValueError, match=r"given=0.7 and rising=0.5 are shares of the clips, and together more than 1"):
+        Objective(given=0.7, rising=0.5)
+
+
 @pytest.mark.parametrize("schedule", ["flow", "cosine"])
 def test_given_frames_stay_clean_are_told_so_and_do_not_count(zoo, schedule):
     spec = spec_of(zoo, schedule={"kind": schedule}, sampler={"kind": "ddim"})
@@ -106,6 +119,7 @@ def test_given_frames_stay_clean_are_told_so_and_do_not_count(zoo, schedule):
     given = torch.zeros(4, 6, dtype=torch.bool)
     given[0, :2] = given[1, 5] = True
     own = built.draw(draws.time)
+    numbers = torch.where(given, GIVEN, draws.time[:, None])
 
     def half_right(x, t, items, target, weights, counts):
         assert t.shape == (4, 6)
@@ -117,19 +131,20 @@ def test_given_frames_stay_clean_are_told_so_and_do_not_count(zoo, schedule):
         wrong[0, :, 3] += 2.0  # one of the four frames to be drawn
         return wrong
 
-    loss = diffusion_loss(model, half_right, built, latents, [0] * 4, Draws(draws.noise, draws.time, draws.drop, given))
+    loss = diffusion_loss(model, half_right, built, latents, [0] * 4, Draws(draws.noise, draws.time, draws.drop, numbers))
     torch.testing.assert_close(loss, torch.tensor([1.0, 0, 0, 0]))
 
 
-def test_of_a_pack_the_same_counts_as_of_its_clips():
+def test_of_a_pack_the_same_counts_as_of_its_clips(zoo):
     own, packing = (
         torch.tensor([0.3, 0.8], dtype=torch.float64),
         Pack.of([torch.zeros(1, 4, 4, 4), torch.zeros(1, 2, 2, 4)], (2, 2, 2)).packing,
     )
-    given = [torch.tensor([True, False, False, False]), torch.tensor([False, True])]
-    times = with_given(own, torch.cat(given), packing, 5)
+    frames, schedule = torch.tensor([GIVEN, 0.3, 0.3, 0.3, 0.8, GIVEN], dtype=torch.float64), spec_of(zoo).schedule.build()
+    times = times_of(schedule, own, frames, packing, 5, None)
     assert times.told.tolist() == [0, 0.3, 0.3, 0.3, 0.8, 0]
-    assert times.rows.shape == (10, 2)
+    assert times.noise.shape == times.errors.shape == (10, 2)
+    assert times.errors.min() == 0.3
     assert times.counts.shape == (10, 1, 2, 1, 1)
     torch.testing.assert_close(packing.means(times.counts.flatten(1).mean(1)), torch.ones(2))
     assert times.counts[0].flatten().tolist() == pytest.approx([0, 4 / 3])
@@ -137,19 +152,21 @@ def test_of_a_pack_the_same_counts_as_of_its_clips():
 
 
 def test_a_run_with_given_frames_is_the_mean_of_its_clips(zoo, clips, tmp_path):
-    recipe = read_recipe(str(clips), zoo, ["model.backbone.frame_times=true", "objective.given=0.9"])
+    recipe = read_recipe(
+        str(clips), zoo, ["model.backbone.frame_times=true", "objective.given=0.6", "objective.rising=0.4", "objective.weighting=min-snr"]
+    )
     run = prepare(recipe, tmp_path)
     wake(run.trainee.model)
     batch = next(iter(run.batches()))
     (first, *_) = portions = run.feed.portions(0, batch)
-    assert 0 < first.draws.given.sum() < len(first.draws.given)
+    assert 0 < (first.draws.frames < 0).sum() < len(first.draws.frames)
     with torch.no_grad():
         packed = sum(run.losses_of(portion) / portion.divisor for portion in portions)
         alone = []
         for pixels, items, portion in zip(batch.pixels, batch.items, portions, strict=True):
             noises, masked = (
                 Pack(portion.draws.noise, portion.latents.packing).clips(),
-                portion.draws.given.split([len(c[0]) for c in pixels]),
+                portion.draws.frames.split([len(c[0]) for c in pixels]),
             )
             for i, (clip, noise, mask) in enumerate(zip(pixels, noises, masked, strict=True)):
                 draws = Draws(noise[None], portion.draws.time[i : i + 1], portion.draws.drop[i : i + 1], mask[None])
@@ -224,7 +241,9 @@ def test_models_without_frame_times_refuse_with_the_way_out(zoo, clips, capsys, 
         SamplingError, match=r"takes no given frames: .* train one with backbone.frame_times=true and objective.given above 0"
     ):
         build(spec_of(zoo, {"frame_times": False})).sample(class_labels=0, given=frames_of(1))
-    with pytest.raises(SpecError, match=r"objective.given=0.5 gives frames times of their own.*set model.backbone.frame_times=true"):
+    with pytest.raises(
+        SpecError, match=r"objective.given=0.5 and rising=0 give frames times of their own.*set model.backbone.frame_times=true"
+    ):
         read_recipe(str(clips), zoo, ["objective.given=0.5"])
     with pytest.raises(SpecError, match=r"schedule 'flow' tells noise the smallest; set schedule.time_reversed=false"):
         spec_of(zoo, schedule={"kind": "flow", "time_reversed": True})

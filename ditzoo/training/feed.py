@@ -20,7 +20,7 @@ from ditzoo.interfaces import Backbone, Codec, Dataset
 from ditzoo.noise import generator
 from ditzoo.packing import Pack
 from ditzoo.training.data import Batch, Clips, Order, batches
-from ditzoo.training.given import masks
+from ditzoo.training.frames import drawn_frames
 from ditzoo.training.loss import Draws
 from ditzoo.training.objective import drawn_times
 from ditzoo.training.recipe import Recipe
@@ -71,10 +71,10 @@ class Feed(ABC):
     def latents(self, pixels: Tensor) -> Tensor:
         return pixels if self.coded else self.codec.encode(pixels)
 
-    def given(self, lengths: Sequence[int], *place: int) -> list[Tensor]:
-        """Draw which frames of clips of such lengths are given; none are where the recipe says nothing of it."""
-        share = self.recipe.objective.given
-        return masks(share, lengths, generator(self.recipe.seed, "given", *place)) if share else []
+    def frames(self, draws: Draws, lengths: Sequence[int], *place: int) -> list[Tensor]:
+        """Draw numbers for the frames of clips of such lengths; none where the recipe gives frames no times of their own."""
+        objective = self.recipe.objective
+        return drawn_frames(objective, draws.time, lengths, generator(self.recipe.seed, "frames", *place)) if objective.by_frame else []
 
     def size_of(self) -> Callable[[int], tuple[int, ...]]:
         """Return what tells the pixel size of an item, of which each is asked for once."""
@@ -104,8 +104,8 @@ class Batches(Feed):
         whole = latents.new_empty(self.recipe.length.batch_size, *latents.shape[1:], device="cpu")
         drawn = Draws.of(whole, generator(self.recipe.seed, "draws", step))
         drawn = Draws(drawn.noise, drawn_times(drawn.time, self.recipe.objective), drawn.drop)
-        if given := self.given([whole.shape[2]] * len(whole), step):
-            drawn = replace(drawn, given=torch.stack(given))
+        if frames := self.frames(drawn, [whole.shape[2]] * len(whole), step):
+            drawn = replace(drawn, frames=torch.stack(frames))
         return drawn.rows(slice(self.lo, self.lo + self.rows), latents.device)
 
     def items(self, batch: Batch) -> int:
@@ -144,8 +144,8 @@ class Packs(Feed):
         pack = self.backbone.pack(latents)
         drawn = Draws.of(pack.patches, generator(self.recipe.seed, "draws", step, row), len(items))
         draws = Draws(drawn.noise, drawn_times(drawn.time, self.recipe.objective), drawn.drop)
-        if given := self.given([clip.shape[1] for clip in latents], step, row):
-            draws = replace(draws, given=torch.cat(given))
+        if frames := self.frames(draws, [clip.shape[1] for clip in latents], step, row):
+            draws = replace(draws, frames=torch.cat(frames))
         return Portion(pack, pack.patches[:0], items, draws, wanted.items / (len(items) * self.processes))
 
     def items(self, batch: Clips) -> int:

@@ -16,8 +16,7 @@ from ditzoo.assemble import Model
 from ditzoo.interfaces import Prediction, Schedule, counted
 from ditzoo.packing import Pack
 from ditzoo.predictions import expand
-from ditzoo.training.given import with_given
-from ditzoo.training.objective import weights
+from ditzoo.training.frames import times_of
 from ditzoo.training.recipe import Objective
 
 VARIANCE_WEIGHT = 1e-3  # the lambda of L_hybrid
@@ -30,7 +29,7 @@ class Draws:
     noise: Tensor  # (B, C, *S), on the device of the latents; of a pack (N, C, *P)
     time: Tensor  # (B,) uniform in [0, 1), float64; it stays on the CPU, for some devices have no float64
     drop: Tensor  # (B,) likewise
-    given: Tensor | None = None  # (B, T) bool on the CPU: which frames stay clean; of a pack (F,) those of all clips
+    frames: Tensor | None = None  # (B, T) in place of `time`, one a frame, below 0 where it is given; of a pack (F,) of all clips
 
     @classmethod
     def of(cls, like: Tensor, generator: torch.Generator, items: int | None = None) -> Draws:
@@ -40,8 +39,8 @@ class Draws:
         return cls(noise.to(like), time, drop)
 
     def rows(self, index: slice, device: torch.device) -> Draws:
-        given = None if self.given is None else self.given[index]
-        return Draws(self.noise[index].to(device), self.time[index], self.drop[index], given)
+        frames = None if self.frames is None else self.frames[index]
+        return Draws(self.noise[index].to(device), self.time[index], self.drop[index], frames)
 
 
 Call = Callable[[Tensor | Pack, Tensor, Any, Tensor, Tensor, Tensor | None], Tensor]
@@ -57,22 +56,20 @@ def diffusion_loss(
     """
     packing = latents.packing if isinstance(latents, Pack) else None
     clean = latents.patches if isinstance(latents, Pack) else latents
-    own = schedule.draw(draws.time)  # an item's
-    times = with_given(own, draws.given, packing, clean.dim())
-    t = own if packing is None else own[packing.clip_of_token(own.device)]  # a row's
-    alpha, sigma = schedule.alpha_sigma(times.rows)
+    times = times_of(schedule, draws.time, draws.frames, packing, clean.dim(), objective)
+    alpha, sigma = schedule.alpha_sigma(times.noise)
     x = expand(alpha, clean) * clean + expand(sigma, clean) * draws.noise
-    channels, target = clean.shape[1], schedule.target(clean, draws.noise, t)
-    weighs = (torch.ones_like(t) if objective is None else weights(schedule, t, objective)).to(clean.device, torch.float32)
+    channels, target = clean.shape[1], schedule.target(clean, draws.noise, times.errors)
+    weighs = times.weights.to(clean.device)
     asked = model.prompt.drop(items, draws.drop)
     fed = x if packing is None else Pack(x, packing)
     counts = None if times.counts is None else times.counts.to(x.device)
     out = call(fed, schedule.model_time(times.told).float().to(x.device), asked, target, weighs, counts).float()
     loss = counted((out[:, :channels] - target).square(), counts) * weighs
     if out.shape[1] == 2 * channels:
-        seen = schedule.split(torch.cat([out[:, :channels].detach(), out[:, channels:]], 1), x, t)
+        seen = schedule.split(torch.cat([out[:, :channels].detach(), out[:, channels:]], 1), x, times.errors)
         if seen.variance is not None:
-            loss = loss + VARIANCE_WEIGHT * _bound(schedule, clean, x, t, seen, counts)
+            loss = loss + VARIANCE_WEIGHT * _bound(schedule, clean, x, times.errors, seen, counts)
     return loss if packing is None else packing.means(loss)
 
 

@@ -72,6 +72,18 @@ class Objective(Spec):
     weighting: Literal["uniform", "min-snr"] = "uniform"
     gamma: float = Field(5.0, gt=0)
     given: float = Field(0.0, ge=0, le=1, description="share of the clips of which some frames are given, and not learned")
+    rising: float = Field(0.0, ge=0, le=1, description="share of the clips whose times rise from frame to frame")
+
+    @property
+    def by_frame(self) -> bool:
+        """Whether some frames have times of their own."""
+        return self.given + self.rising > 0
+
+    @model_validator(mode="after")
+    def _shares(self) -> Objective:
+        if self.given + self.rising > 1:
+            raise ValueError(f"given={self.given:g} and rising={self.rising:g} are shares of the clips, and together more than 1")
+        return self
 
 
 class Validation(Spec):
@@ -196,10 +208,11 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _frames_can_be_given(self) -> Recipe:
-        if self.objective.given and "frame-times" not in self.model.backbone.provides_now:
+        if self.objective.by_frame and "frame-times" not in self.model.backbone.provides_now:
             raise ValueError(
-                f"objective.given={self.objective.given:g} gives frames times of their own, which backbone '{self.model.backbone.kind}' as "
-                f"declared does not take; set model.backbone.frame_times=true on one that can, or leave it out"
+                f"objective.given={self.objective.given:g} and rising={self.objective.rising:g} give frames times of their own, which "
+                f"backbone '{self.model.backbone.kind}' as declared does not take; set model.backbone.frame_times=true on one that can, "
+                f"or leave them out"
             )
         return self
 
