@@ -64,16 +64,17 @@ class Denoiser:
         return replace(self, evaluate=policy.follow(self.passes))
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
-        """Predict from x (B, C, *S) at scalar t."""
+        """Predict from x (B, C, *S) at scalar t, or at the times of its frames (1, T)."""
         started, before = time.perf_counter(), self.ledger.block_evals
-        branches = self.branches(float(t))
+        latest = float(t.max())
+        branches = self.branches(latest)
         seen = x if self.given is None else self.given.laid(x)
         outputs = (self.evaluate or self.passes.together)(branches, seen, t)
         prediction = self.schedule.split(weighed(branches, outputs, x.shape[1], self.rescale), seen, t)
         if self.given is not None:
             prediction = self.given.held(prediction, x, t, self.schedule)
         self.ledger.calls += 1
-        self.ledger.trace.append((float(t), (self.ledger.block_evals - before) / len(x)))
+        self.ledger.trace.append((latest, (self.ledger.block_evals - before) / len(x)))
         self.ledger.seconds += time.perf_counter() - started
         return prediction
 

@@ -238,7 +238,7 @@ class Spacing(ABC):
 
 
 class Denoise(Protocol):
-    """What a sampler sees of the model."""
+    """What a sampler sees of the model at a scalar t; or, where the backbone provides `frame-times`, at a time for each frame (1, T)."""
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction: ...
 

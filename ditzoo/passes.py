@@ -77,10 +77,11 @@ class Passes:
         self.backbone, self.schedule, self.ledger, self.given = backbone, schedule, ledger, given
 
     def begin(self, x: Tensor, t: Tensor, conds: Sequence[Cond]) -> Stream:
-        """Make the streams of x (B, C, *S) at scalar t for each of `conds`, one under the other."""
+        """Make the streams of x (B, C, *S) at t, scalar or of frames (1, T), for each of `conds`, one under the other."""
         rows = x.repeat(len(conds), *[1] * (x.dim() - 1)) if len(conds) > 1 else x
-        times = self.schedule.model_time(t) if self.given is None else self.given.times(t, self.schedule)  # (), or (T,) of frames
-        times = times.float().to(x.device).expand(len(rows), *times.shape)
+        times = self.schedule.model_time(t) if self.given is None else self.given.times(t, self.schedule)
+        times = times.float().to(x.device)  # (), or of frames (T,) or (1, T)
+        times = times.expand(len(rows), *times.shape[-1:])
         cond = conds[0] if len(conds) == 1 else Cond.cat(conds)
         self.ledger.rows += len(rows)
         return self.ledger.measure(("begin", tuple(x.shape[1:])), len(rows), partial(self.backbone.begin, rows, times, cond))

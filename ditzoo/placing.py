@@ -44,6 +44,8 @@ def placed(spec: ModelSpec, count: int, size: Sequence[int], at: str | Sequence[
             f"'{spec.name}' draws whole clips and takes no given frames: its backbone has one time for all frames; train one "
             f"with backbone.frame_times=true and objective.given above 0"
         )
+    if "windows" in spec.sampler.provides_now:
+        raise SamplingError(f"sampler '{spec.sampler.kind}' draws a clip by windows and takes no given frames; choose another, as euler")
     total, *sides = spec.pixel_size()
     if spec.latent_size()[0] != total:
         raise SamplingError(f"codec '{spec.codec.kind}' codes several frames as one, and single frames cannot be given to it")

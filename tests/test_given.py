@@ -13,9 +13,11 @@ from PIL import Image
 
 from ditzoo.assemble import build
 from ditzoo.errors import SamplingError, SpecError
+from ditzoo.interfaces import Prediction
 from ditzoo.model_spec import ModelSpec
-from ditzoo.noise import generator
+from ditzoo.noise import Noise, generator
 from ditzoo.packing import Pack
+from ditzoo.predictions import expand
 from ditzoo.training.frames import GIVEN, PATTERNS, drawn_frames, risen, times_of
 from ditzoo.training.loop import prepare
 from ditzoo.training.loss import Draws, diffusion_loss
@@ -286,3 +288,60 @@ def test_the_command_line_takes_frames_of_files_and_says_them_again(zoo, tmp_pat
 def run(words, out):
     done = run_ditzoo(*words, "--out", out)
     assert done.returncode == 0, done.stderr
+
+
+def test_rolling_with_a_window_of_the_clip_ends_in_data_and_sees_no_more_than_its_window(zoo):
+    """The exact denoiser of one known clip is rolled to that clip, at any length."""
+    schedule, clip = spec_of(zoo).schedule.build(), torch.randn(1, 1, 20, 4, 4)
+    looks = []
+
+    def oracle(x, t):
+        own = clip[:, :, oracle.lo : oracle.lo + x.shape[2]]
+        looks.append((x.shape[2], t.flatten().tolist()))
+        alpha, sigma = schedule.alpha_sigma(t)
+        eps = (x - expand(alpha, x) * own) / expand(sigma.clamp(min=1e-9), x)
+        first = (t[0] <= t[0, 0] + 1e-12).sum() if t[0, 0] == 0 else 0
+        assert int(first) in range(x.shape[2])
+        return Prediction(own.expand_as(x), eps)
+
+    x, noise = torch.randn(1, 1, 20, 4, 4), Noise.seeded(0, [0])
+    steps, window = 92, 5
+    oracle.lo, before = 0, x
+    for step, after in enumerate(
+        zoo.part("sampler", {"kind": "rolling", "window": window}).build().trajectory(oracle, x, schedule, steps, noise), 1
+    ):
+        done = 24 * step / steps - 4
+        changed = (after != before).flatten(3).any(-1)[0, 0].nonzero().flatten().tolist()
+        assert changed == list(range(changed[0], changed[-1] + 1)) or not changed
+        assert len(changed) <= window
+        whole = int(done + 1e-9) if done > 0 else 0
+        torch.testing.assert_close(after[:, :, :whole], clip[:, :, :whole], atol=1e-5, rtol=0)
+        oracle.lo, before = min(whole, 20 - window), after
+    torch.testing.assert_close(after, clip, atol=1e-5, rtol=0)
+    assert {size for size, _ in looks} == {window}
+    assert all(list(times) == sorted(times) for _, times in looks)
+    assert looks[50][1] != looks[0][1]
+    with pytest.raises(SamplingError, match="4 steps roll past some of 20 frames with a window of 5; take 5 at least"):
+        next(zoo.part("sampler", {"kind": "rolling", "window": window}).build().trajectory(oracle, x, schedule, 4, noise))
+
+
+@pytest.mark.parametrize("sampler", [{"kind": "rolling", "window": 6}, {"kind": "early-exit", "inner": {"kind": "rolling", "window": 6}}])
+def test_a_model_rolls_to_any_length(zoo, sampler):
+    exits = {"exits": {"kind": "offset", "at": [1]}} if sampler["kind"] == "early-exit" else {}
+    model = wake(build(spec_of(zoo, {"patch": [2, 2, 2]}, sampler=sampler, guidance={"scale": 2.0}, **exits)))
+    drawn = model.sample(class_labels=[0, 1], num_frames=20, num_inference_steps=25, output_type="pt")
+    assert drawn.images.shape == (2, 1, 20, 8, 8)
+    assert drawn.ledger.calls == 25
+    alone = model.sample(class_labels=[1], num_frames=20, num_inference_steps=25, output_type="pt", first_index=1).images
+    torch.testing.assert_close(alone[0], drawn.images[1], atol=1e-5, rtol=0)
+    with pytest.raises(SamplingError, match="draws a clip by windows and takes no given frames; choose another, as euler"):
+        model.sample(class_labels=0, given=frames_of(1))
+
+
+def test_rolling_needs_frame_times_and_a_window_that_the_patch_divides(zoo):
+    with pytest.raises(
+        SpecError, match="sampler 'rolling' gives every frame a time of its own, and backbone 'video-dit' as declared has one"
+    ):
+        spec_of(zoo, {"frame_times": False}, sampler={"kind": "rolling"})
+    with pytest.raises(SpecError, match="sampler.window=5: patch=2x2x2 does not divide the latent 5x8x8; nearest latent: 4x8x8"):
+        spec_of(zoo, {"patch": [2, 2, 2]}, sampler={"kind": "rolling", "window": 5})
