@@ -86,22 +86,26 @@ def test_a_packed_step_is_the_mean_of_its_clips_alone(clips, zoo, tmp_path, sett
             torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-5)
 
 
+GIVEN = ["model.backbone.frame_times=true", "objective.given=0.5", "objective.rising=0.2"]
+
+
 @pytest.mark.parametrize("mixing", ["mixing.tokens=128", "mixing={kind='one-size'}"], ids=["packed", "one-size"])
 def test_a_run_goes_on_as_it_was(clips, zoo, tmp_path, mixing):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train(read_recipe(str(clips), zoo, [mixing]), whole, quiet=True)
+    settings = [mixing, *GIVEN]
+    train(read_recipe(str(clips), zoo, settings), whole, quiet=True)
     cut.mkdir()
     shutil.copytree(whole / "checkpoint-4", cut / "checkpoint-4")
     shutil.copy(whole / "log.csv", cut)
-    train(read_recipe(str(clips), zoo, [mixing, "length.workers=1"]), cut, resume=True, quiet=True)
+    train(read_recipe(str(clips), zoo, [*settings, "length.workers=1"]), cut, resume=True, quiet=True)
     ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (whole, cut))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert deciding(whole) == deciding(cut)
 
 
 def test_two_processes_share_the_rows_of_a_step(clips, zoo, tmp_path):
-    train(read_recipe(str(clips), zoo), tmp_path / "one", quiet=True)
-    done = subprocess.run(command(clips, tmp_path / "two", processes=2), capture_output=True, text=True, timeout=300, check=False)
+    train(read_recipe(str(clips), zoo, GIVEN), tmp_path / "one", quiet=True)
+    done = subprocess.run(command(clips, tmp_path / "two", *GIVEN, processes=2), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     same_end(tmp_path / "two", tmp_path / "one")
     assert [row["epoch"] for row in deciding(tmp_path / "two")] == [row["epoch"] for row in deciding(tmp_path / "one")]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditzoo.interfaces import Cond, Conditioning, Stream
-from ditzoo.packing import Pack
+from ditzoo.packing import Pack, numbered
 from ditzoo.patches import PatchTransformer
 from ditzoo_video.attention import GroupedAttention
 from ditzoo_video.frames import FrameTimes, clip_times
@@ -44,7 +44,7 @@ class VideoDiT(PatchTransformer):
         stream = super().begin(x, clip_times(t.flatten(), lengths) if by_frame else t, cond)
         if self.frame_times is None:
             return stream
-        times = t.flatten() if by_frame else t.repeat_interleave(torch.tensor(lengths, device=t.device))
+        times = t.flatten() if by_frame else t[numbered(lengths, t.device)]
         told = self.frame_times(self.time_embed, times, grids).to(stream.tokens)
         told = told.view(len(stream.tokens), -1, told.shape[-1])
         beyond = stream.tokens.shape[1] - told.shape[1]  # tokens that no grid has, such as a prompt's

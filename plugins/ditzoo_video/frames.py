@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ditzoo.layers import zero_linear
-from ditzoo.packing import Packing
+from ditzoo.packing import Packing, numbered
 
 
 class FrameTimes(nn.Module):
@@ -29,8 +29,7 @@ class FrameTimes(nn.Module):
     def forward(self, embed: Callable[[Tensor], Tensor], times: Tensor, grids: Sequence[tuple[int, ...]]) -> Tensor:
         """Return what is added to the tokens, (N, D), from times (F,) of the frames of clips that have such grids of tokens."""
         lengths = [grid[0] * self.spans for grid in grids]
-        owner = torch.arange(len(grids), device=times.device).repeat_interleave(torch.tensor(lengths, device=times.device))
-        apart = embed(times) - embed(clip_times(times, lengths))[owner]  # (F, D)
+        apart = embed(times) - embed(clip_times(times, lengths))[numbered(lengths, times.device)]  # (F, D)
         told = self.linear(apart.unflatten(0, (-1, self.spans)).flatten(1))  # (F / spans, D)
         return Packing(tuple(grids)).at_tokens(told)
 
