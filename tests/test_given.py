@@ -154,8 +154,10 @@ def test_of_a_pack_the_same_counts_as_of_its_clips(zoo):
 
 
 def test_a_run_with_given_frames_is_the_mean_of_its_clips(zoo, clips, tmp_path):
+    """The loss of exits counts as the run's own does."""
+    exits = ["model.exits={kind='offset', at=[1]}", "losses=[{kind='exits'}]"]
     recipe = read_recipe(
-        str(clips), zoo, ["model.backbone.frame_times=true", "objective.given=0.6", "objective.rising=0.4", "objective.weighting=min-snr"]
+        str(clips), zoo, ["model.backbone.frame_times=true", "objective.given=0.6", "objective.rising=0.4", "objective.weighting=min-snr", *exits]
     )
     run = prepare(recipe, tmp_path)
     wake(run.trainee.model)
