@@ -157,7 +157,9 @@ def test_a_run_with_given_frames_is_the_mean_of_its_clips(zoo, clips, tmp_path):
     """The loss of exits counts as the run's own does."""
     exits = ["model.exits={kind='offset', at=[1]}", "losses=[{kind='exits'}]"]
     recipe = read_recipe(
-        str(clips), zoo, ["model.backbone.frame_times=true", "objective.given=0.6", "objective.rising=0.4", "objective.weighting=min-snr", *exits]
+        str(clips),
+        zoo,
+        ["model.backbone.frame_times=true", "objective.given=0.6", "objective.rising=0.4", "objective.weighting=min-snr", *exits],
     )
     run = prepare(recipe, tmp_path)
     wake(run.trainee.model)
@@ -342,7 +344,10 @@ def test_a_model_rolls_to_any_length(zoo, sampler):
         model.sample(class_labels=0, given=frames_of(1))
 
 
-def test_rolling_needs_frame_times_and_a_window_that_the_patch_divides(zoo):
+def test_rolling_needs_frame_times_a_window_that_the_patch_divides_and_no_memory_of_a_place(zoo):
+    residual = {"kind": "early-exit", "inner": {"kind": "rolling", "window": 6}, "policy": {"kind": "exit-residual", "prefix": 1}}
+    with pytest.raises(SpecError, match="'exit-residual' remembers the last look at the same frames, and this sampler moves on"):
+        spec_of(zoo, sampler=residual)
     with pytest.raises(
         SpecError, match="sampler 'rolling' gives every frame a time of its own, and backbone 'video-dit' as declared has one"
     ):

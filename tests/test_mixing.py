@@ -111,6 +111,11 @@ def test_two_processes_share_the_rows_of_a_step(clips, zoo, tmp_path):
     assert [row["epoch"] for row in deciding(tmp_path / "two")] == [row["epoch"] for row in deciding(tmp_path / "one")]
 
 
+def test_a_dry_run_takes_the_largest_steps_of_one_size(clips, zoo, tmp_path):
+    run = prepare(read_recipe(str(clips), zoo, ["mixing={kind='one-size'}"]), tmp_path)
+    assert {tuple(batch.pixels.shape[1:]) for batch in run.feed.heaviest(2)} == {(1, 6, 28, 42)}
+
+
 def test_a_dry_run_counts_the_items_of_its_rows(clips, zoo):
     told = rehearse(read_recipe(str(clips), zoo, ["length.workers=0"]))
     assert told["images_per_second"] * told["seconds_per_step"] > 6

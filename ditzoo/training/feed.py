@@ -5,6 +5,7 @@ Shapes: b rows of a process, C latent channels, `*S` latent axes; N patches of a
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,10 @@ class Feed(ABC):
     def batches(self, done: int) -> Iterator[Any]:
         """Yield what is left to read after `done` steps."""
         return batches(self.dataset, self.order(done, self.recipe.length.steps), self.recipe.length.workers)
+
+    def heaviest(self, count: int) -> Iterator[Any]:
+        """Yield the first steps, or where steps are unlike those of the most memory among the first few times as many."""
+        return batches(self.dataset, self.order(0, count), self.recipe.length.workers)
 
     @abstractmethod
     def order(self, first: int, last: int) -> Iterable[Any]:
@@ -121,6 +126,11 @@ class Buckets(Batches):
     def order(self, first: int, last: int) -> Iterable[list[int]]:
         length, hi = self.recipe.length, self.lo + self.rows
         return OneSize(len(self.dataset), self.size_of(), length.batch_size, self.recipe.seed, first, last, self.lo, hi)
+
+    def heaviest(self, count: int) -> Iterator[Any]:
+        size, ahead = self.size_of(), count * 4 * len(self.recipe.data.item_sizes)
+        steps = sorted(self.order(0, ahead), key=lambda held: math.prod(size(held[0])), reverse=True)
+        return batches(self.dataset, steps[:count], self.recipe.length.workers)
 
 
 class Packs(Feed):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,15 @@ STEPS = 4
 def rehearse(recipe: Recipe) -> dict[str, Any]:
     """Make a few steps that leave nothing behind; return what a step takes and what the run would, on this machine as it is now.
 
-    The first step, which allocates, is left out of the time. Raises `TrainingError` where memory does not suffice.
+    The first step, which allocates, is left out of the time. Where steps have one size each, these are of the largest, so that time and
+    memory are those at most. Raises `TrainingError` where memory does not suffice.
     """
     with tempfile.TemporaryDirectory() as folder:
         run = prepare(recipe, Path(folder))
         meter = Meter(recipe, run.accelerator)
         seconds, items = [], list[int]()
         try:
-            for batch in islice(run.batches(), min(STEPS, recipe.length.steps)):
+            for batch in run.feed.heaviest(min(STEPS, recipe.length.steps)):
                 begun = time.perf_counter()
                 run.step(run.done, batch)
                 run.done += 1
