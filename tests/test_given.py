@@ -21,7 +21,8 @@ from ditzoo.predictions import expand
 from ditzoo.training.frames import GIVEN, PATTERNS, drawn_frames, risen, times_of
 from ditzoo.training.loop import prepare
 from ditzoo.training.loss import Draws, diffusion_loss
-from ditzoo.training.recipe import Objective, read_recipe
+from ditzoo.training.recipe import read_recipe
+from ditzoo.training.tables import Objective
 
 TINY = {"kind": "video-dit", "width": 48, "depth": 2, "heads": 2, "in_channels": 1, "input_size": [6, 8, 8], "frame_times": True}
 

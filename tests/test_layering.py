@@ -44,6 +44,7 @@ TORCH_FREE = {
     "training/recipe.py",
     "training/adapter.py",
     "training/mixing.py",
+    "training/tables.py",
     "evaluation/protocol.py",
     "cli/measuring.py",
     "cli/authoring.py",

@@ -17,7 +17,7 @@ from ditzoo.packing import Packing
 from ditzoo.training.objective import weights
 
 if TYPE_CHECKING:
-    from ditzoo.training.recipe import Objective
+    from ditzoo.training.tables import Objective
 
 GIVEN = -1.0  # in place of a uniform number
 MOST = 1 - 2.0**-30

@@ -17,7 +17,7 @@ from ditzoo.interfaces import Prediction, Schedule, counted
 from ditzoo.packing import Pack
 from ditzoo.predictions import expand
 from ditzoo.training.frames import times_of
-from ditzoo.training.recipe import Objective
+from ditzoo.training.tables import Objective
 
 VARIANCE_WEIGHT = 1e-3  # the lambda of L_hybrid
 
