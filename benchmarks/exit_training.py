@@ -29,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = [prepare(read_recipe(args.recipe, zoo, [size, *more]), Path(folder)) for more in ([], exits)]
         batch = next(iter(runs[0].batches()))
-        _, found = ratios(interleaved([partial(run.step, 0, *batch) for run in runs], args.rounds), 0)
+        _, found = ratios(interleaved([partial(run.step, 0, batch) for run in runs], args.rounds), 0)
     print(f"a step with exits at {args.at} takes {found.median:.3f} ({found.low:.3f} to {found.high:.3f}) of one without")
 
 

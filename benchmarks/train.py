@@ -114,8 +114,7 @@ def main() -> None:
         loader = iter(run.batches())
 
         def framework() -> None:
-            pixels, items = next(loader)
-            run.step(run.done, pixels, items)
+            run.step(run.done, next(loader))
             run.done += 1
 
         network = ReferenceDiT((32, 32), 4, 4, 384, words.depth, 6, CLASSES, learn_sigma=False)

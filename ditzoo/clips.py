@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ditzoo.errors import OutputError
+from ditzoo.errors import DataError, OutputError
 from ditzoo.files import replacing
 
 if TYPE_CHECKING:
@@ -78,6 +78,42 @@ def contact_sheet(clips: Sequence[Clip], captions: Sequence[str]) -> Image:
             shown = frame.convert("RGB").resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(shown, (gap + column * (width + gap), top + line))
     return sheet
+
+
+def read_frames(path: Path) -> list[Image]:
+    """Read the frames of a picture, a GIF or a video, or of a folder of pictures in the order of their names.
+
+    Raises `DataError` for what cannot be read, and where a video needs PyAV and it is missing.
+    """
+    from PIL import Image, ImageSequence, UnidentifiedImageError
+
+    if not path.exists():
+        raise DataError(f"no file or folder '{path}' to take frames from")
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    frames: list[Image.Image] = []
+    for file in files:
+        try:
+            with Image.open(file) as opened:
+                frames += [frame.convert("RGB") for frame in ImageSequence.Iterator(opened)]
+        except UnidentifiedImageError:
+            frames += _decoded(file)
+        except OSError as error:
+            raise DataError(f"cannot read frames of {file}: {error}") from error
+    return frames
+
+
+def _decoded(path: Path) -> list[Image]:
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"{path} is no picture, and reading videos needs PyAV, which is not installed: pip install 'ditzoo[video]'"
+        ) from error
+    try:
+        with av.open(str(path)) as container:
+            return [frame.to_image() for frame in container.decode(video=0)]
+    except (av.FFmpegError, IndexError) as error:
+        raise DataError(f"cannot read frames of {path}: {error}") from error
 
 
 # how a clip is written, by the ending of its file; the last is a folder

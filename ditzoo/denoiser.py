@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ditzoo.given import Given
 from ditzoo.interfaces import Backbone, Cond, DepthPolicy, Evaluate, Prediction, Schedule
 from ditzoo.model_spec import Guidance
 from ditzoo.passes import Branch as Branch
@@ -41,7 +42,8 @@ def guided(cond: Cond, null: Cond | None, guidance: Guidance, scales: Tensor | N
 class Denoiser:
     """`denoise(x, t) -> Prediction` for one run: a backbone under a schedule, guided by branches.
 
-    `evaluate` is how their outputs come about; None runs them as one batch, each to its own depth.
+    `evaluate` is how their outputs come about; None runs them as one batch, each to its own depth. Of frames that are given it sees and
+    predicts the given data, whatever x has there.
     """
 
     backbone: Backbone
@@ -50,24 +52,29 @@ class Denoiser:
     ledger: Ledger = field(default_factory=Ledger)
     rescale: float = 0.0
     evaluate: Evaluate | None = None
+    given: Given | None = None
 
     @cached_property
     def passes(self) -> Passes:
         """The counted passes of this run."""
-        return Passes(self.backbone, self.schedule, self.ledger)
+        return Passes(self.backbone, self.schedule, self.ledger, self.given)
 
     def under(self, policy: DepthPolicy) -> Denoiser:
         """Return the same with its branches evaluated as a depth policy has it."""
         return replace(self, evaluate=policy.follow(self.passes))
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
-        """Predict from x (B, C, *S) at scalar t."""
+        """Predict from x (B, C, *S) at scalar t, or at the times of its frames (1, T)."""
         started, before = time.perf_counter(), self.ledger.block_evals
-        branches = self.branches(float(t))
-        outputs = (self.evaluate or self.passes.together)(branches, x, t)
-        prediction = self.schedule.split(weighed(branches, outputs, x.shape[1], self.rescale), x, t)
+        latest = float(t.max())
+        branches = self.branches(latest)
+        seen = x if self.given is None else self.given.laid(x)
+        outputs = (self.evaluate or self.passes.together)(branches, seen, t)
+        prediction = self.schedule.split(weighed(branches, outputs, x.shape[1], self.rescale), seen, t)
+        if self.given is not None:
+            prediction = self.given.held(prediction, x, t, self.schedule)
         self.ledger.calls += 1
-        self.ledger.trace.append((float(t), (self.ledger.block_evals - before) / len(x)))
+        self.ledger.trace.append((latest, (self.ledger.block_evals - before) / len(x)))
         self.ledger.seconds += time.perf_counter() - started
         return prediction
 

@@ -27,8 +27,19 @@ SIDECAR, GRID, MOVING_GRID = "samples.json", "grid.png", "grid.gif"
 TEXTS = ("prompt_2", "prompt_3", "max_sequence_length", "negative_prompt_2", "negative_prompt_3")
 
 
-def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[str] = (), request: dict[str, Any]) -> dict[str, Any]:
-    """Load the model of a checked request, draw its items and write everything into `out`; return the sidecar's content."""
+def draw(
+    found: Found,
+    items: Sequence[Any],
+    out: Path,
+    *,
+    settings: Sequence[str] = (),
+    request: dict[str, Any],
+    known: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Load the model of a checked request, draw its items, around `known` frames, and write everything into `out`.
+
+    Returns the sidecar's content.
+    """
     spec = found.spec
     device, dtype = usable_device(request["device"]), getattr(torch, request["dtype"])
     if request["random_weights"]:
@@ -50,6 +61,7 @@ def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[st
             negative_class_labels=list(request.get("negative_labels", ())) or None,
             negative_prompt=list(request.get("negative_prompts", ())) or None,
             **texts,
+            **(known or {}),
             seed=request["seed"],
             batch_size=batch,
             callback_on_step_end=lambda step, t, x: bar.update(),

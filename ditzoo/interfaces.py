@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ditzoo.errors import SamplingError
+from ditzoo.packing import Pack
 from ditzoo.streams import Cond as Cond  # the records are part of the interfaces
 from ditzoo.streams import Residual as Residual
 from ditzoo.streams import Stream as Stream
@@ -108,8 +109,12 @@ class Backbone(nn.Module, ABC):
         return len(self.blocks)
 
     @abstractmethod
-    def begin(self, x: Tensor, t: Tensor, cond: Cond) -> Stream:
-        """Make tokens of latents x (B, C, *S) at model time t (B,), rows of which may differ."""
+    def begin(self, x: Any, t: Tensor, cond: Cond) -> Stream:
+        """Make tokens of latents x (B, C, *S), or of what `pack` made, at model time t (B,), rows of which may differ."""
+
+    def pack(self, clips: Sequence[Tensor]) -> Pack:
+        """Lay clips (C, *S) of several sizes out as `begin` takes them in place of x, where the spec provides `packs`."""
+        raise NotImplementedError(f"{type(self).__name__} takes batches of one size alone")
 
     @abstractmethod
     def head(self, stream: Stream, exit: int | None = None) -> Tensor:
@@ -233,7 +238,7 @@ class Spacing(ABC):
 
 
 class Denoise(Protocol):
-    """What a sampler sees of the model."""
+    """What a sampler sees of the model at a scalar t; or, where the backbone provides `frame-times`, at a time for each frame (1, T)."""
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction: ...
 
@@ -308,14 +313,24 @@ class Features(ABC):
 
 @dataclass(frozen=True)
 class Passage:
-    """One pass of a training step, as extra losses see it."""
+    """One pass of a training step, as extra losses see it. Of packed clips a row of out, target and weights is a patch."""
 
     streams: Mapping[int, Stream]  # after so many blocks, for the depths that losses name
     out: Tensor  # (B, C or 2C, *S) the native prediction
     target: Tensor  # (B, C, *S) what it should be
     weights: Tensor  # (B,) what the squared error of each row weighs
-    pixels: Tensor  # (B, 3 or 1, *S) the clean pictures in [-1, 1]
+    pixels: Tensor  # (B, 3 or 1, *S) the clean pictures in [-1, 1]; none of packed clips
     backbone: Backbone
+    counts: Tensor | None = None  # what an element's error counts, to be broadcast over `target`; None: all count alike
+
+    def squared(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """Return the mean squared error of each row (B,), over what counts."""
+        return counted((found - wanted).square(), self.counts)
+
+
+def counted(errors: Tensor, counts: Tensor | None) -> Tensor:
+    """Return the mean of each row (B,) of errors (B, C, *S), weighed by what each counts."""
+    return (errors if counts is None else errors * counts).flatten(1).mean(1)
 
 
 class Loss(nn.Module, ABC):
@@ -328,7 +343,7 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, passage: Passage) -> Tensor:
-        """Return the term of each row (B,)."""
+        """Return the term of each row of the prediction (B,)."""
 
 
 class Dataset(Protocol):
@@ -337,6 +352,7 @@ class Dataset(Protocol):
 
     `names` are those of the classes, in the order of their labels; empty where items are no labels. A dataset that knows more of its
     items has `attributes` (N, A) by number, `values`, the names of each attribute's, and maybe `groups` of items, (N,) bool by name.
+    One whose items have several sizes tells each without reading it: `size_of(index)`.
     """
 
     names: tuple[str, ...]

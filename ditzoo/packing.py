@@ -14,6 +14,11 @@ from einops import rearrange
 from torch import Tensor
 
 
+def numbered(counts: Sequence[int], device: torch.device) -> Tensor:
+    """Return 0 as often as the first count says, 1 as often as the second, and so on: (sum(counts),)."""
+    return torch.arange(len(counts), device="cpu").repeat_interleave(torch.tensor(counts, device="cpu")).to(device)
+
+
 @dataclass(frozen=True)
 class Packing:
     """The grids of clips whose tokens lie one after another."""
@@ -26,12 +31,19 @@ class Packing:
 
     def clip_of_token(self, device: torch.device) -> Tensor:
         """Return the number of the clip that each token is of, (N,)."""
-        clips = torch.arange(len(self.grids), device=device)
-        return clips.repeat_interleave(torch.tensor(self.counts, device=device))
+        return numbered(self.counts, device)
 
     def clip_of_beside(self, length: int, device: torch.device) -> Tensor:
         """Return the number of the clip of each of `length` tokens a clip, (K length,)."""
         return torch.arange(len(self.grids), device=device).repeat_interleave(length)
+
+    def at_tokens(self, values: Tensor) -> Tensor:
+        """Give values (F, ...), one a place on the grids' first axis, clip after clip, to the tokens there: (N, ...)."""
+        return values[numbered([math.prod(grid[1:]) for grid in self.grids for _ in range(grid[0])], values.device)]
+
+    def means(self, values: Tensor) -> Tensor:
+        """Return the mean of each clip's values, one a token (N,): (K,)."""
+        return torch.stack([part.mean() for part in values.split(self.counts)])
 
 
 @dataclass(frozen=True)

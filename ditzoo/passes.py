@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from ditzoo.given import Given
 from ditzoo.interfaces import Backbone, Cond, Schedule, Stream
 
 Result = TypeVar("Result")
@@ -67,15 +68,20 @@ class Ledger:
 
 
 class Passes:
-    """The passes of one run: a backbone under a schedule, and the ledger that they are counted in."""
+    """The passes of one run: a backbone under a schedule, and the ledger that they are counted in.
 
-    def __init__(self, backbone: Backbone, schedule: Schedule, ledger: Ledger) -> None:
-        self.backbone, self.schedule, self.ledger = backbone, schedule, ledger
+    Where frames are given, x has them in place, and the backbone is told their own time.
+    """
+
+    def __init__(self, backbone: Backbone, schedule: Schedule, ledger: Ledger, given: Given | None = None) -> None:
+        self.backbone, self.schedule, self.ledger, self.given = backbone, schedule, ledger, given
 
     def begin(self, x: Tensor, t: Tensor, conds: Sequence[Cond]) -> Stream:
-        """Make the streams of x (B, C, *S) at scalar t for each of `conds`, one under the other."""
+        """Make the streams of x (B, C, *S) at t, scalar or of frames (1, T), for each of `conds`, one under the other."""
         rows = x.repeat(len(conds), *[1] * (x.dim() - 1)) if len(conds) > 1 else x
-        times = self.schedule.model_time(t).float().to(x.device).expand(len(rows))
+        times = self.schedule.model_time(t) if self.given is None else self.given.times(t, self.schedule)
+        times = times.float().to(x.device)  # (), or of frames (T,) or (1, T)
+        times = times.expand(len(rows), *times.shape[-1:])
         cond = conds[0] if len(conds) == 1 else Cond.cat(conds)
         self.ledger.rows += len(rows)
         return self.ledger.measure(("begin", tuple(x.shape[1:])), len(rows), partial(self.backbone.begin, rows, times, cond))

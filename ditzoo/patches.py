@@ -25,7 +25,6 @@ class PatchTransformer(Backbone):
     """
 
     head_modules = ("head_norm", "head_linear")
-    packs = False  # whether its attention keeps the clips of a pack apart
 
     def __init__(
         self,
@@ -41,6 +40,7 @@ class PatchTransformer(Backbone):
     ) -> None:
         super().__init__()
         self.exits, self.patch, self.heads, self.size_problem = spec.exits, tuple(patch), heads, spec.check_size
+        self.packs = "packs" in spec.provides_now  # its attention keeps the clips of a pack apart
         width, cell = spec.width, math.prod(patch)
         self.patch_embed = nn.Linear(spec.in_channels * cell, width)
         init_linears(self.patch_embed)
@@ -92,6 +92,9 @@ class PatchTransformer(Backbone):
             tokens = tokens + torch.cat(tables).to(tokens)
         positions = torch.cat(angles).to(tokens.device) if angles else None
         return self.conditioning.enter(Stream(tokens, self.time_embed(t), cond, grids[0], positions=positions, packing=packing))
+
+    def pack(self, clips: Sequence[Tensor]) -> Pack:
+        return Pack.of(clips, self.patch)
 
     def head(self, stream: Stream, exit: int | None = None) -> Tensor:
         """Read (B, C or 2C, *S), or the patches of packed clips (N, C or 2C, *P), which `Pack.clips` puts together."""

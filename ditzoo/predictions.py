@@ -26,8 +26,10 @@ PREDICTIONS: dict[str, Coefficients] = {
 
 
 def expand(value: Tensor, like: Tensor) -> Tensor:
-    """Give a scalar or (B,) the axes, dtype and device of `like` (B, ...), for broadcasting."""
+    """Give a scalar, (B,), or (B, T) of frames, the axes, dtype and device of `like` (B, ...) or (B, C, T, ...), for broadcasting."""
     value = value.to(like.device, like.dtype)
+    if value.dim() == 2:
+        return value.reshape(len(value), 1, -1, *[1] * (like.dim() - 3))
     return value.reshape(-1, *[1] * (like.dim() - 1)) if value.dim() else value
 
 

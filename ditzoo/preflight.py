@@ -124,6 +124,18 @@ def check_exits(spec: ModelSpec) -> Iterator[Problem]:
             yield "exits.at", f"exits.at names {at}, where backbone '{spec.backbone.kind}' has an exit of its own; leave it out"
 
 
+def check_frame_times(spec: ModelSpec) -> Iterator[Problem]:
+    """The time of a clip is the largest of its frames', so it has to be that of the noisiest."""
+    if "frame-times" in spec.backbone.provides_now and "falling-time" in spec.schedule.provides_now:
+        yield (
+            "schedule",
+            (
+                f"backbone '{spec.backbone.kind}' has a time a frame, the largest of which speaks for the clip, and schedule "
+                f"'{spec.schedule.kind}' tells noise the smallest; set schedule.time_reversed=false, or backbone.frame_times=false"
+            ),
+        )
+
+
 def check_parts(spec: ModelSpec) -> Iterator[Problem]:
     """A part may ask more of the model than capabilities say."""
     for slot, part in (("conditioning", spec.conditioning), ("prompt", spec.prompt), ("sampler", spec.sampler)):
@@ -147,7 +159,17 @@ def check_capabilities(spec: ModelSpec) -> Iterator[Problem]:
             )
 
 
-CHECKS = (check_latent, check_grid, check_prediction, check_steps, check_guidance, check_exits, check_parts, check_capabilities)
+CHECKS = (
+    check_latent,
+    check_grid,
+    check_prediction,
+    check_steps,
+    check_guidance,
+    check_exits,
+    check_frame_times,
+    check_parts,
+    check_capabilities,
+)
 
 
 def problems(spec: ModelSpec) -> list[Problem]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ditzoo.denoiser import Denoiser, Ledger, guided
 from ditzoo.errors import SamplingError, SamplingWarning, listed, suggest
+from ditzoo.given import Given, given_frames
 from ditzoo.grid import as_pictures
 from ditzoo.model_spec import ModelSpec
 from ditzoo.noise import Noise
@@ -72,6 +73,8 @@ def sample(
     first_index: int = 0,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     latents: Tensor | None = None,
+    given: Any = None,
+    at: str | Sequence[int] = "first",
     batch_size: int | None = None,
     output_type: str = "pil",
     callback_on_step_end: Callable[[int, float, Tensor], object] | None = None,
@@ -92,6 +95,8 @@ def sample(
         seed: picture i is drawn from (seed, first_index + i) alone, whatever the batch. Default 0.
         generator: a list, one a picture; or one for all, which draws the batch as diffusers does. Instead of `seed`.
         latents: (B, C, *S) noise to start from; a stochastic sampler still draws from seed or generator.
+        given: frames that are known, for all clips or a list a clip: pictures, or (C, n, H, W in [0, 1]), or (B, C, n, H, W).
+        at: where they lie: `first`, `last`, `ends` (half at each; a single frame at both, a loop), or the number of each, -1 the last.
         batch_size: how many go through the network at once; at most 64 by default, all where one generator draws for all.
         output_type: `pil` (a clip is a list of frames), `np` (B, *S, C in [0, 1]), `pt` (B, C, *S in [0, 1]) or `latent`.
         callback_on_step_end: called with (step, t, x) after each step of each batch.
@@ -137,6 +142,7 @@ def sample(
     codec = spec.codec.build()
     if OUTPUTS[output_type] is not None:
         codec.open()
+    known = None if given is None else given_frames(spec, codec, given, at, len(items))
     noise = _noise(generator, seed, range(first_index, first_index + len(items)))
     start = latents if latents is not None else noise.draw(torch.empty(wanted))
 
@@ -146,10 +152,11 @@ def sample(
         rows = slice(lo, lo + step)
         part = noise if noise.shared else Noise(noise.generators[rows])
         begun = start[rows].to(model.device, model.dtype)
-        for i, (t, x) in enumerate(walk(model, spec, items[rows], begun, part, ledger, steering.rows(rows))):
+        own = None if known is None else known.rows(rows).to(begun)
+        for i, (t, x) in enumerate(walk(model, spec, items[rows], begun, part, ledger, steering.rows(rows), own)):
             if callback_on_step_end is not None:
                 callback_on_step_end(i, t, x)
-        parts.append(x)
+        parts.append(x if own is None else own.laid(x))
     result, form = torch.cat(parts), OUTPUTS[output_type]
     images = result if form is None else form((codec.decode(result).float() / 2 + 0.5).clamp(0, 1))
     return Samples(images, items, [spec.prompt.caption(item) for item in items], seed if generator is None else None, ledger)
@@ -164,10 +171,11 @@ def walk(
     noise: Noise,
     ledger: Ledger,
     steering: Steering | None = None,
+    given: Given | None = None,
 ) -> Iterator[tuple[float, Tensor]]:
     """Yield (t, x) after each step of one batch, from noise x (B, C, *S) to data."""
     sampler = spec.sampler.build()
-    denoiser = sampler.prepare(denoiser_of(model, spec, items, ledger, steering or Steering()))
+    denoiser = sampler.prepare(denoiser_of(model, spec, items, ledger, steering or Steering(), given))
     schedule = denoiser.schedule
     times = schedule.times(spec.sampling.steps)
     if len(times) != spec.sampling.steps + 1 or not bool((times.diff() < 0).all()):
@@ -181,7 +189,9 @@ def walk(
         yield float(t), after
 
 
-def denoiser_of(model: Model, spec: ModelSpec, items: Sequence[Any], ledger: Ledger, steering: Steering) -> Denoiser:
+def denoiser_of(
+    model: Model, spec: ModelSpec, items: Sequence[Any], ledger: Ledger, steering: Steering, given: Given | None = None
+) -> Denoiser:
     """Return what predicts from x for these items, guided as spec and request say."""
     scales = None if steering.scales is None else torch.tensor(steering.scales, dtype=torch.float64)
     null = None
@@ -189,7 +199,7 @@ def denoiser_of(model: Model, spec: ModelSpec, items: Sequence[Any], ledger: Led
         null = model.prompt.null(len(items)) if steering.negative is None else model.prompt.encode(steering.negative)
     branches = guided(model.prompt.encode(items), null, spec.guidance, scales)
     schedule = spec.schedule.at(spec.latent_size()).build()
-    return Denoiser(model.backbone, schedule, branches, ledger=ledger, rescale=spec.guidance.rescale)
+    return Denoiser(model.backbone, schedule, branches, ledger=ledger, rescale=spec.guidance.rescale, given=given)
 
 
 def _array(pixels: Tensor) -> Any:

@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 
 
 class BackboneSpec(Part):
-    """A network over tokens. `input_size` is the latent size of training: (H, W), or (T, H, W) for video."""
+    """A network over tokens. `input_size` is the latent size of training: (H, W), or (T, H, W) for video.
+
+    One that provides `packs` takes clips of several sizes as one row of tokens (`Backbone.pack`), and keeps them apart; one that
+    provides `frame-times` takes a time for each frame too, (B, T), of which the largest is the clip's.
+    """
 
     slot: ClassVar[str] = "backbone"
 
@@ -66,6 +70,10 @@ class BackboneSpec(Part):
     def remark(self, size: Sequence[int]) -> str | None:
         """Say what about a latent of `size`, which is served, is not as in training and should be known; None if nothing is."""
         return None
+
+    def tokens_of(self, size: Sequence[int]) -> int:
+        """Return how many tokens a latent of `size` has in a packed row."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how many tokens a latent has")
 
     def build(self, conditioning: Conditioning) -> Backbone:
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
@@ -91,7 +99,7 @@ class ExitsSpec(Part):
 
 
 class ConditioningSpec(Part):
-    """How time and prompt reach the tokens."""
+    """How time and prompt reach the tokens. One that provides `packs` gives each clip of a packed row its own."""
 
     slot: ClassVar[str] = "conditioning"
 
@@ -330,7 +338,7 @@ class FeaturesSpec(Part):
 
 
 class LossSpec(Part):
-    """An extra term of the training loss, which weighs `weight`."""
+    """An extra term of the training loss, which weighs `weight`. One that provides `packs` takes packed clips too."""
 
     slot: ClassVar[str] = "loss"
 

@@ -218,3 +218,45 @@ def recipe(tmp_path_factory, idx_folder):
     path = tmp_path_factory.mktemp("recipe") / "bars.toml"
     path.write_text(RECIPE.format(folder=idx_folder, schedule="cosine", sigma="false"))
     return path
+
+
+SPOKEN = (
+    "t-shirt shirt trouser pullover dress coat sandal sneaker bag ankle boot left right up down clockwise anticlockwise bouncing slow fast"
+)
+CLIPS = """
+seed = 5
+mixing = {{ kind = "packed", tokens = 128 }}
+[model]
+name = "clips"
+conditioning = "adaln-zero"
+prompt = {{ kind = "text-tokens", vocabulary = {words}, heads = 2 }}
+schedule = {{ kind = "flow", prediction = "velocity" }}
+sampler = "euler"
+codec = {{ kind = "pixels", channels = 1 }}
+backbone = {{ kind = "video-dit", width = 32, depth = 2, heads = 2, patch = [2, 14, 14], in_channels = 1, input_size = [6, 28, 42] }}
+[data]
+kind = "moving-fashion"
+articles = {{ kind = "fashion-mnist", folder = "{folder}" }}
+frames = [2, 4, 6]
+heights = [28]
+widths = [28, 42]
+[objective]
+times = "stratified"
+[optimizer]
+lr = 3e-3
+[length]
+steps = 8
+batch_size = 2
+ema = 0.9
+[output]
+log_every = 3
+checkpoint_every = 2
+keep = 9
+"""
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory, idx_folder):
+    path = tmp_path_factory.mktemp("clips") / "clips.toml"
+    path.write_text(CLIPS.format(folder=idx_folder, words=SPOKEN.split()))
+    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -241,7 +242,16 @@ class Unlike(DiTSpec):
     how: str = ""
 
     def build(self, conditioning):
-        return {"shortcut": Shortcut, "mixing": Mixing, "idle": Idle, "counting": Counting}[self.how](self, conditioning)
+        return {"shortcut": Shortcut, "mixing": Mixing, "idle": Idle, "counting": Counting, "mingling": Mingling}[self.how](
+            self, conditioning
+        )
+
+    def tokens_of(self, size):
+        return math.prod(extent // self.patch for extent in size)
+
+    @property
+    def provides_now(self):
+        return super().provides_now | ({"packs"} if self.how == "mingling" else set())
 
 
 class Shortcut(DiT):
@@ -261,6 +271,10 @@ class Idle(DiT):
         self.unused = torch.nn.Linear(2, 2)
 
 
+class Mingling(DiT):
+    """It packs, and has an attention that knows of no clips."""
+
+
 class Counting(DiT):
     calls = 0
 
@@ -274,6 +288,7 @@ BROKEN_BACKBONES = {
     "rows are apart": "mixing",
     "gradients reach every parameter": "idle",
     "keeps no state": "counting",
+    "packed clips are apart": "mingling",
 }
 
 

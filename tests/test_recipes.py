@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ditzoo.errors import SpecError, UnknownNameError
-from ditzoo.training.recipe import Optimizer, read_recipe
+from ditzoo.training.recipe import read_recipe
+from ditzoo.training.tables import Optimizer
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ from ditzoo.noise import generator
 from ditzoo.training.loop import prepare, train
 from ditzoo.training.loss import Draws, diffusion_loss
 from ditzoo.training.objective import drawn_times, weights
-from ditzoo.training.recipe import Objective, read_recipe
+from ditzoo.training.recipe import read_recipe
+from ditzoo.training.tables import Objective
 from ditzoo.training.trainee import Trainee
 
 

@@ -6,11 +6,14 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ditzoo.cli.options import json_option, lock_option, open_model, open_zoo, print_columns, print_json, set_option
+
+if TYPE_CHECKING:
+    from ditzoo.model_spec import ModelSpec
 
 
 def add_to(group: click.Group) -> None:
@@ -40,6 +43,8 @@ def add_to(group: click.Group) -> None:
 @click.option("--width", type=int, help="Width in pixels.")
 @click.option("--num-frames", type=int, help="Frames of a clip, of video models.")
 @click.option("--fps", type=float, help="Frames a second of clips as they are written.")
+@click.option("--given", type=click.Path(path_type=Path), help="Picture, GIF, video or folder of frames that clips are drawn around.")
+@click.option("--at", help="Where they lie: first, last, ends, or their places, as 0,5,-1. Default: first.")
 @click.option("--format", type=click.Choice(["gif", "mp4", "png"]), help="How clips are written; png is a folder of frames. Default: gif.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Picture i depends on (seed, i) alone.")
 @click.option("--batch-size", type=int, help="Pictures that go through the network at once.")
@@ -83,12 +88,28 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
         beside={name: request[f"negative_{name}"] for name in ("prompt_2", "prompt_3")},
         shared={"max_sequence_length": request["max_sequence_length"]},
     )
+    known = given_by(spec, request["given"], request["at"])
     out = writable_folder(out or Path("samples") / spec.name)
 
     from ditzoo.drawing import draw
 
-    report = draw(replace(found, spec=spec), items, out, settings=settings, request=request)
+    report = draw(replace(found, spec=spec), items, out, settings=settings, request=request, known=known)
     print_json(report) if as_json else click.echo(f"{len(items)} samples and {report['grid']}")
+
+
+def given_by(spec: ModelSpec, path: Path | None, at: str | None) -> dict[str, Any]:
+    """Return the frames of a file and where they lie, as `sample` takes them; refuse now what cannot be given."""
+    from ditzoo.clips import read_frames
+    from ditzoo.errors import SamplingError
+    from ditzoo.placing import placed
+
+    if path is None:
+        if at is not None:
+            raise SamplingError(f"--at {at} says where given frames lie, and none are given; add --given FILE, or leave it out")
+        return {}
+    frames = read_frames(path)
+    placed(spec, len(frames), frames[0].size[::-1] if frames else (), at or "first")
+    return {"given": frames, "at": at or "first"}
 
 
 @click.command()

@@ -12,6 +12,7 @@ from torch import Tensor
 from ditzoo.assemble import Model, build, build_meta
 from ditzoo.matrix import examples, matched
 from ditzoo.model_spec import ModelSpec
+from ditzoo.packing import Pack
 from ditzoo.specs import BackboneSpec, ConditioningSpec
 from ditzoo.testing.findings import Checks, NotApplicableError, hold
 from ditzoo.zoo import Zoo
@@ -45,6 +46,7 @@ def backbone_checks(spec: BackboneSpec, zoo: Zoo) -> Checks:
         "gradients reach every parameter": partial(gradients_reach, model),
         "keeps no state": partial(_stateless, model),
         "serves the sizes it says": partial(_sizes, model),
+        "packed clips are apart": partial(_packs, model),
         "meta shapes are the real ones": partial(_meta, model),
         "saves and loads": partial(saved_is_loaded, model),
         "early exits can be read": partial(_exits, model),
@@ -112,6 +114,37 @@ def _sizes(model: Model) -> None:
             hold(found.shape[2:] == x.shape[2:], f"check_size allows {size}, and {tuple(found.shape[2:])} comes out")
 
 
+@torch.no_grad()
+def _packs(model: Model) -> None:
+    """A clip in a row with others is the clip alone."""
+    spec = model.spec
+    if not all("packs" in part.provides_now for part in (spec.backbone, spec.conditioning)):
+        raise NotApplicableError("it takes batches of one size alone")
+    own = spec.backbone.input_size
+    larger = tuple(2 * n for n in own)
+    sizes = [own, own if spec.backbone.check_size(larger) else larger, own]
+    clips = [_inputs(spec, size, rows=1)[0][0] for size in sizes]
+    t, items = torch.tensor(TIMES), spec.prompt.default(3)
+    pack = model.backbone.pack(clips)
+    counts, told = pack.packing.counts, [spec.backbone.tokens_of(size) for size in sizes]
+    hold(list(counts) == told, f"tokens_of says {told} of clips that have {list(counts)}")
+    together = Pack(model.backbone(pack, t, model.prompt.encode(items)), pack.packing).clips()
+    for row, clip in enumerate(clips):
+        alone = model(clip[None], t[row : row + 1], items[row : row + 1])[0]
+        off = float((together[row] - alone).abs().max() / alone.abs().max())
+        hold(off < 1e-4, f"a clip changes by {off:.2g} of the scale with what it is packed with")
+
+
+def _packing(zoo: Zoo, conditioning: ConditioningSpec) -> None:
+    if "packs" not in conditioning.provides_now:
+        raise NotApplicableError("it takes batches of one size alone")
+    for data in examples(zoo, "backbone").values():
+        whole = matched(zoo, backbone=data, conditioning=conditioning.model_dump())
+        if whole is not None and "packs" in whole.backbone.provides_now:
+            return _packs(woken(whole))
+    raise NotApplicableError("no installed backbone that it goes with takes packed clips")
+
+
 def _meta(model: Model) -> None:
     real, meta = model.state_dict(), build_meta(model.spec).state_dict()
     wrong = [name for name in {*real, *meta} if name not in real or name not in meta or real[name].shape != meta[name].shape]
@@ -156,6 +189,7 @@ def conditioning_checks(spec: ConditioningSpec, zoo: Zoo) -> Checks:
         "the prompt reaches the picture": partial(_prompted, model),
         "the time reaches the picture": partial(_rows, model),
         "its tokens leave before the head": partial(_tokens, model),
+        "packed clips are apart": partial(_packing, zoo, spec),
         "blocks begin as they promise": partial(_identity, whole),
         "gradients reach every parameter": partial(gradients_reach, model),
         "pickles": lambda: hold(pickle.loads(pickle.dumps(spec)) == spec, "the spec is another one after pickling"),

@@ -5,9 +5,9 @@ Each epoch is a permutation of the dataset; batches run on from one epoch into t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from ditzoo.errors import DitzooError, TrainingError
 from ditzoo.interfaces import Dataset
 from ditzoo.noise import generator
+from ditzoo.training.sizes import Rows
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,28 @@ class Order:
             yield rows
 
 
-def batches(dataset: Dataset, order: Order, workers: int) -> Iterator[tuple[Tensor, list[Any]]]:
-    """Yield (pixels or latents (b, C, *S), items) of each step.
+class Batch(NamedTuple):
+    """Items of one size."""
+
+    pixels: Tensor  # (b, C, *S) pixels, or latents where the dataset has them
+    items: list[Any]
+
+
+class Clips(NamedTuple):
+    """Items of several sizes, row by row."""
+
+    wanted: Rows
+    pixels: list[list[Tensor]]  # (C, *S) each
+    items: list[list[Any]]
+
+
+def batches(dataset: Dataset, order: Iterable[list[int]] | Iterable[Rows], workers: int) -> Iterator[Batch | Clips]:
+    """Yield what each step reads.
 
     Raises what an item's reading raises, as it was raised, and `TrainingError` where a worker process died.
     """
     loader: DataLoader[Any] = DataLoader(
-        cast(Any, _Told(dataset)), batch_sampler=cast(Any, order), num_workers=workers, collate_fn=_collate
+        cast(Any, _Told(dataset)), batch_size=None, sampler=cast(Any, order), num_workers=workers, collate_fn=_as_it_is
     )
     rows = iter(loader)
     while True:
@@ -72,22 +88,25 @@ def batches(dataset: Dataset, order: Order, workers: int) -> Iterator[tuple[Tens
 
 
 class _Told:
-    """A dataset whose errors come as values, so that those of a worker process are told as if it were ours."""
+    """Reads what a step wants. Errors come as values, so that those of a worker process are told as if it were ours."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, index: int) -> dict[str, Any] | DitzooError:
+    def __getitem__(self, wanted: list[int] | Rows) -> Batch | Clips | DitzooError:
         try:
-            return self.dataset[index]
+            if isinstance(wanted, Rows):
+                rows = [self._read(row) for row in wanted.held]
+                return Clips(wanted, [pixels for pixels, _ in rows], [items for _, items in rows])
+            pixels, items = self._read(wanted)
+            return Batch(torch.stack(pixels), items)
         except DitzooError as error:
             return error
 
+    def _read(self, indices: list[int]) -> tuple[list[Tensor], list[Any]]:
+        read = [self.dataset[index] for index in indices]
+        return [one["latents"] if "latents" in one else one["pixels"] for one in read], [one["item"] for one in read]
 
-def _collate(rows: list[dict[str, Any] | DitzooError]) -> tuple[Tensor, list[Any]] | DitzooError:
-    read = []
-    for row in rows:
-        if isinstance(row, DitzooError):
-            return row
-        read.append(row)
-    return torch.stack([row["latents"] if "latents" in row else row["pixels"] for row in read]), [row["item"] for row in read]
+
+def _as_it_is(read: Any) -> Any:
+    return read

@@ -17,6 +17,7 @@ from ditzoo.files import claim, writable_folder, write_text
 from ditzoo.interfaces import Codec, Dataset
 from ditzoo.places import file_sha256
 from ditzoo.processes import processes
+from ditzoo.training.mixing import unmixed
 from ditzoo.training.recipe import Recipe
 from ditzoo.weights import save_weights
 
@@ -29,6 +30,8 @@ def write_latents(recipe: Recipe, out: Path, *, flip: bool = False, dtype: str =
     With `flip` each picture is coded mirrored too. Run again after an interruption, only what is missing is coded. Raises
     `OutputError` for a folder of another codec, dataset or choice.
     """
+    if problem := unmixed("data", recipe.data):
+        raise DataError(f"{problem} of latents; give data of one size, or train from the pixels")
     dataset, codec = recipe.data.build(), recipe.model.codec.build().open()
     plan = {
         "codec": recipe.model.codec.model_dump(mode="json"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import statistics
 import sys
 import time
 
@@ -10,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from ditzoo.figures import figures
+from ditzoo.request import adjusted
 from ditzoo.training.recipe import Recipe
 
 SIDE, TRIES = 1024, 4
@@ -27,20 +29,29 @@ def peak_rate(device: torch.device) -> float:
     return 2 * SIDE**3 / best
 
 
+def macs(recipe: Recipe) -> float:
+    """Return the multiply-adds of an item's forward pass; where items have several sizes, the mean over these."""
+    if recipe.mixing is None:
+        return figures(recipe.model).macs
+    axes = ("num_frames", "height", "width")
+    sizes = [dict(zip(axes[-len(size) :], size, strict=True)) for size in recipe.data.item_sizes]
+    return statistics.mean(figures(adjusted(recipe.model, **size)).macs for size in sizes)
+
+
 class Meter:
     """Reads since the last reading. A training step is taken as three forward passes (Kaplan et al. 2020)."""
 
-    def __init__(self, recipe: Recipe, accelerator: Accelerator, step: int) -> None:
-        self.batch, self.device = recipe.length.batch_size, accelerator.device
-        self.flops = 3 * 2 * figures(recipe.model).macs
+    def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
+        self.device = accelerator.device
+        self.flops = 3 * 2 * macs(recipe)
         self.peak = peak_rate(self.device) * accelerator.num_processes
-        self.started, self.step = time.perf_counter(), step
+        self.started, self.items = time.perf_counter(), 0  # items of all processes since the last reading
 
-    def read(self, step: int) -> dict[str, float]:
-        """Return `images_per_second`, `gflops`, `mfu`, `memory_mb` and `seconds` since the last reading, which was at another step."""
+    def read(self) -> dict[str, float]:
+        """Return `images_per_second`, `gflops`, `mfu`, `memory_mb` and `seconds` since the last reading."""
         now = time.perf_counter()
         seconds, self.started = now - self.started, now
-        rate, self.step = (step - self.step) * self.batch / seconds, step
+        rate, self.items = self.items / seconds, 0
         return {
             "images_per_second": rate,
             "gflops": rate * self.flops / 1e9,

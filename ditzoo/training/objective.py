@@ -11,7 +11,7 @@ from torch import Tensor
 from ditzoo.interfaces import Schedule
 
 if TYPE_CHECKING:
-    from ditzoo.training.recipe import Objective
+    from ditzoo.training.tables import Objective
 
 
 def _stratified(uniform: Tensor, objective: Objective) -> Tensor:

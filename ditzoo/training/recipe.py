@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -18,8 +18,10 @@ from ditzoo.errors import SpecError, UnknownNameError, listed, suggest
 from ditzoo.evaluation.protocol import Expectation
 from ditzoo.model_spec import ModelSpec
 from ditzoo.sources import resolve
-from ditzoo.specs import DatasetSlot, DatasetSpec, LossSlot, Positive, Spec, shape
+from ditzoo.specs import DatasetSlot, DatasetSpec, LossSlot, Spec, shape
 from ditzoo.training.adapter import Adapter
+from ditzoo.training.mixing import Mixing, unmixed
+from ditzoo.training.tables import Length, Objective, Optimizer, Output, Start, Validation
 from ditzoo.zoo import Zoo
 
 
@@ -31,102 +33,6 @@ def _named_model(value: Any, info: Any) -> Any:
     return value
 
 
-class Optimizer(Spec):
-    """AdamW with a linear warm-up and a constant, cosine or linear tail."""
-
-    lr: float = Field(1e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    clip_norm: float | None = Field(1.0, gt=0)
-    skip_above: float | None = Field(
-        None, gt=0, description="steps whose gradient norm is above this are left out, as those not finite are"
-    )
-    max_skipped: Positive = Field(10, description="so many steps left out in a row end the run")
-    warmup: int = Field(0, ge=0)
-    decay: Literal["constant", "cosine", "linear"] = "constant"
-    final_lr: float = Field(0.0, ge=0, description="share of lr at the end of a decay")
-
-    def factor(self, step: int, steps: int) -> float:
-        """Return what lr is multiplied by in step `step` (from 0) of `steps`."""
-        import math
-
-        if step < self.warmup:
-            return (step + 1) / (self.warmup + 1)
-        done = (step - self.warmup) / max(steps - self.warmup, 1)
-        shapes = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
-        return self.final_lr + (1 - self.final_lr) * shapes[self.decay] if self.decay != "constant" else 1.0
-
-
-class Objective(Spec):
-    """Which times are drawn, and what errors at them weigh.
-
-    `times`: `uniform`; `stratified`, uniform and evenly spread over each batch; `logit-normal` with `mean` and `deviation`.
-    `weighting`: `uniform` over the native prediction, or `min-snr`, which weighs the error of x_0 by min(SNR, gamma).
-    """
-
-    times: Literal["uniform", "stratified", "logit-normal"] = "uniform"
-    mean: float = 0.0
-    deviation: float = Field(1.0, gt=0)
-    weighting: Literal["uniform", "min-snr"] = "uniform"
-    gamma: float = Field(5.0, gt=0)
-
-
-class Validation(Spec):
-    """Loss of the averaged weights on other data, by noise level, every so many steps."""
-
-    data: DatasetSlot
-    every: Positive = 1000
-    items: Positive = 512
-    bins: Positive = 8
-
-    @model_validator(mode="after")
-    def _enough(self) -> Validation:
-        if self.items < self.bins:
-            raise ValueError(f"items={self.items} is fewer than bins={self.bins}; every bin needs one")
-        return self
-
-
-class Length(Spec):
-    """How long and in what portions. Batch size is that of one optimiser step over all processes."""
-
-    steps: Positive
-    batch_size: Positive
-    accumulate: Positive = 1
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    ema: float = Field(0.9999, ge=0, lt=1, description="decay of the average of weights; 0 keeps none")
-    ema_warmup: bool = True
-    segments: int = Field(0, ge=0, description="parts of the blocks whose activations are computed anew in the backward pass; 0 keeps all")
-    workers: int = Field(0, ge=0)
-    shard: bool = Field(False, description="FSDP2: each process keeps a share of weights, gradients, moments and averages")
-    compile: bool = Field(False, description="torch.compile, block by block")
-
-    @model_validator(mode="after")
-    def _whole(self) -> Length:
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size={self.batch_size} is not divisible by accumulate={self.accumulate}")
-        return self
-
-
-class Output(Spec):
-    """What is written while training: the log, checkpoints, sample grids."""
-
-    log_every: Positive = 50
-    checkpoint_every: Positive = 1000
-    keep: Positive = 2
-    sample_every: int = Field(0, ge=0, description="0 draws none")
-    samples: Positive = 40
-    tensorboard: bool = False
-
-
-class Start(Spec):
-    """Weights to begin with, and which of the model's parameters are trained; patterns have the wildcards * ? []."""
-
-    model: str = Field(description="a catalogue name, hf-hub:, local-dir: or local-file:, as ditzoo.load takes it")
-    fresh: tuple[str, ...] = Field((), description="names of parameters that its weights may lack; those begin as they are built")
-    train: tuple[str, ...] = Field(("*",), description="names of parameters that are trained; the others stay as they are")
-
-
 class Recipe(Spec):
     """One training run. Where `start` names a model, `model` may hold what is changed of it alone, by top-level fields."""
 
@@ -136,6 +42,7 @@ class Recipe(Spec):
     start: Start | None = None
     adapter: Adapter | None = None
     data: DatasetSlot
+    mixing: Mixing | None = None
     objective: Objective = Objective()
     losses: tuple[LossSlot, ...] = ()
     optimizer: Optimizer = Optimizer()
@@ -180,6 +87,27 @@ class Recipe(Spec):
                 raise ValueError(f"loss '{loss.kind}': {problem}")
         return self
 
+    @model_validator(mode="after")
+    def _sizes_are_mixed(self) -> Recipe:
+        problem = unmixed("data", self.data) if self.mixing is None else self.mixing.problem(self)
+        if problem and self.mixing is None:
+            problem += "; set mixing={kind='packed', tokens=...} or {kind='one-size'}, or give data of one size"
+        if problem is None and self.validation is not None and (problem := unmixed("validation.data", self.validation.data)):
+            problem += "; give it data of one size"
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _frames_can_be_given(self) -> Recipe:
+        if self.objective.by_frame and "frame-times" not in self.model.backbone.provides_now:
+            raise ValueError(
+                f"objective.given={self.objective.given:g} and rising={self.objective.rising:g} give frames times of their own, which "
+                f"backbone '{self.model.backbone.kind}' as declared does not take; set model.backbone.frame_times=true on one that can, "
+                f"or leave them out"
+            )
+        return self
+
     def _fits(self, data: DatasetSpec) -> None:
         codec, prompt = self.model.codec, self.model.prompt
         if data.coded_by is not None:
@@ -196,12 +124,13 @@ class Recipe(Spec):
                 f"data '{data.kind}' has {data.item_channels}-channel pictures and codec '{codec.kind}' takes "
                 f"{codec.pixel_channels}; set data.channels or model.codec.channels to one of them"
             )
-        try:
-            latent = codec.latent_size(data.item_size)
-        except ValueError as error:
-            raise ValueError(f"data '{data.kind}': {error}") from error
-        if problem := self.model.backbone.check_size(latent):
-            raise ValueError(f"data '{data.kind}' gives latents of {shape(latent)}: {problem}")
+        for size in data.item_sizes:
+            try:
+                latent = codec.latent_size(size)
+            except ValueError as error:
+                raise ValueError(f"data '{data.kind}': {error}") from error
+            if problem := self.model.backbone.check_size(latent):
+                raise ValueError(f"data '{data.kind}' gives latents of {shape(latent)}: {problem}")
         held, known = data.item_classes, prompt.item_classes
         if held is not None and known is not None and held > known:
             raise ValueError(f"data '{data.kind}' has {held} classes and prompt.classes is {known}; set model.prompt.classes={held}")

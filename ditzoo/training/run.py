@@ -18,15 +18,15 @@ from ditzoo.assemble import Model, build
 from ditzoo.errors import TrainingError
 from ditzoo.grid import save_grid
 from ditzoo.interfaces import Dataset
-from ditzoo.noise import generator
+from ditzoo.packing import Pack
 from ditzoo.sampling import sample
 from ditzoo.training.checkpoint import Window, save_checkpoint
-from ditzoo.training.data import Order, batches
+from ditzoo.training.data import Batch, Clips
 from ditzoo.training.ema import EMA
+from ditzoo.training.feed import FEEDS, Portion
 from ditzoo.training.log import Log
-from ditzoo.training.loss import Draws, diffusion_loss
+from ditzoo.training.loss import diffusion_loss
 from ditzoo.training.meter import Meter
-from ditzoo.training.objective import drawn_times
 from ditzoo.training.recipe import Recipe
 from ditzoo.training.sharding import is_sharded, whole
 from ditzoo.training.stopping import Stop
@@ -54,8 +54,8 @@ class Run:
         self.sharded = is_sharded(trainee)
         self.dataset, self.held_out = dataset, held_out
         self.schedule, self.codec = recipe.model.schedule.build(), recipe.model.codec.build()
-        self.portion = recipe.length.batch_size // accelerator.num_processes
-        self.main, self.coded = accelerator.is_main_process, getattr(dataset, "coded", False)
+        self.feed = FEEDS[recipe.mixing.kind if recipe.mixing else None](recipe, dataset, self.codec, trainee.model.backbone, accelerator)
+        self.main = accelerator.is_main_process
         self.columns = ["loss", *(f"loss_{loss.kind}" for loss in recipe.losses)]
         self.done, self.losses, self.skipped, self.in_a_row = 0, list[Tensor](), 0, 0  # losses: a row of `columns` a step
 
@@ -68,11 +68,9 @@ class Run:
             own = torch.tensor(window.losses).mean(0).tolist()
         self.losses = [torch.tensor(row, device=self.accelerator.device) for row in own]
 
-    def batches(self) -> Any:
+    def batches(self) -> Iterator[Any]:
         """Yield the batches of the steps that are left, this process' rows."""
-        length, lo = self.recipe.length, self.accelerator.process_index * self.portion
-        order = Order(len(self.dataset), length.batch_size, self.recipe.seed, self.done, length.steps, lo, lo + self.portion)
-        return batches(self.dataset, order, length.workers)
+        return self.feed.batches(self.done)
 
     def follow(self, *, quiet: bool) -> None:
         """Make the steps that are left. SIGTERM ends the run after a step with a checkpoint, as `SystemExit(0)`."""
@@ -80,20 +78,22 @@ class Run:
         log = None
         if self.main:
             log = Log(self.out, self.columns, step=self.done, steps=length.steps, tensorboard=output.tensorboard, quiet=quiet)
-        meter = Meter(self.recipe, self.accelerator, self.done) if self.main else None
+        meter = Meter(self.recipe, self.accelerator) if self.main else None
         with log or nullcontext(), Stop(self.accelerator) as stop:
-            for pixels, items in self.batches():
-                norm, lr = self.step(self.done, pixels, items)
+            for batch in self.batches():
+                norm, lr = self.step(self.done, batch)
                 self.done += 1
+                if meter is not None:
+                    meter.items += self.feed.items(batch)
                 ended, stopped = self.done == length.steps, stop.asked()
                 if log is not None:
                     log.bar.update()
                 if self.done % output.log_every == 0 or ended:
                     means = self.means()
                     if log is not None and meter is not None:
-                        epoch = self.done * length.batch_size / len(self.dataset)
+                        epoch = self.feed.seen(self.done, batch) / len(self.dataset)
                         beside = {"lr": lr, "grad_norm": norm, "skipped": self.skipped}
-                        log.write(self.done, {"epoch": epoch} | means | beside | meter.read(self.done))
+                        log.write(self.done, {"epoch": epoch} | means | beside | meter.read())
                     self.losses, self.skipped = [], 0
                 if (self.done % output.checkpoint_every == 0 or ended or stopped) and not self.in_a_row:
                     self.checkpoint()  # while steps are left out the weights may be past saving, and the last checkpoint is not
@@ -107,7 +107,7 @@ class Run:
                     self.accelerator.wait_for_everyone()
                     raise SystemExit(0)
 
-    def step(self, step: int, pixels: Tensor, items: list[Any]) -> tuple[float, float]:
+    def step(self, step: int, batch: Batch | Clips) -> tuple[float, float]:
         """Make one optimiser step from this process' rows; return gradient norm and learning rate.
 
         A step whose gradient is not finite, or above `skip_above`, changes nothing but the count of those left out.
@@ -116,16 +116,11 @@ class Run:
         lr = recipe.optimizer.lr * recipe.optimizer.factor(step, recipe.length.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        pixels = pixels.to(accelerator.device)
-        latents = pixels if self.coded else self.codec.encode(pixels)
-        draws = self.draws(step, latents)
-        rows = len(latents) // recipe.length.accumulate
-        totals = latents.new_zeros(len(self.columns))
-        for first in range(0, len(latents), rows):
-            part = slice(first, first + rows)
-            with self.apart(final=part.stop == len(latents)), accelerator.autocast():
-                losses = self.losses_of(latents[part], pixels[part], items[part], draws.rows(part, latents.device))
-                losses = losses / recipe.length.accumulate
+        portions = self.feed.portions(step, batch)
+        totals = torch.zeros(len(self.columns), device=accelerator.device)
+        for portion in portions:
+            with self.apart(final=portion is portions[-1]), accelerator.autocast():
+                losses = self.losses_of(portion) / portion.divisor
             accelerator.backward(losses[0])
             totals += losses.detach()
         norm = float(whole(accelerator.clip_grad_norm_(self.wrapped.parameters(), recipe.optimizer.clip_norm or float("inf"))))
@@ -142,17 +137,18 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         return norm, lr
 
-    def losses_of(self, latents: Tensor, pixels: Tensor, items: list[Any], draws: Draws) -> Tensor:
-        """Return the loss of some rows, and after it the terms of the extra losses, which it contains weighed: `columns`."""
+    def losses_of(self, portion: Portion) -> Tensor:
+        """Return the mean loss of a portion's items, and after it the terms of the extra losses, which it contains weighed: `columns`."""
         terms: list[Tensor] = []
+        latents, items, draws, model = portion.latents, portion.items, portion.draws, self.trainee.model
 
-        def call(x: Tensor, t: Tensor, asked: Any, target: Tensor, weights: Tensor) -> Tensor:
-            out, found = self.wrapped(x, t, asked, target, weights, pixels)
-            terms.extend(term.mean() for term in found)
+        def call(x: Tensor | Pack, t: Tensor, asked: Any, target: Tensor, weights: Tensor, counts: Tensor | None) -> Tensor:
+            out, found = self.wrapped(x, t, asked, target, weights, portion.pixels, counts)
+            terms.extend((x.packing.means(term) if isinstance(x, Pack) else term).mean() for term in found)
             prediction: Tensor = out
             return prediction
 
-        loss = diffusion_loss(self.trainee.model, call, self.schedule, latents, items, draws, self.recipe.objective).mean()
+        loss = diffusion_loss(model, call, self.schedule, latents, items, draws, self.recipe.objective).mean()
         for spec, term in zip(self.recipe.losses, terms, strict=True):
             loss = loss + spec.weight * term
         return torch.stack([loss, *terms])
@@ -174,14 +170,6 @@ class Run:
                 f"the last checkpoint is sound. Lower optimizer.lr={settings.lr:g}, lengthen optimizer.warmup, "
                 f"or train without mixed precision, and resume"
             )
-
-    def draws(self, step: int, latents: Tensor) -> Draws:
-        """Draw for the whole batch and take this process' rows, so that the number of processes changes nothing."""
-        whole = latents.new_empty(self.recipe.length.batch_size, *latents.shape[1:], device="cpu")
-        drawn = Draws.of(whole, generator(self.recipe.seed, "draws", step))
-        drawn = Draws(drawn.noise, drawn_times(drawn.time, self.recipe.objective), drawn.drop)
-        lo = self.accelerator.process_index * self.portion
-        return drawn.rows(slice(lo, lo + self.portion), latents.device)
 
     def means(self) -> dict[str, float]:
         """Return the mean losses since the last row of the log; NaN if every step was left out."""

@@ -12,7 +12,7 @@ from ditzoo.errors import SpecError, TrainingError, listed
 from ditzoo.lora import inject, named_layers
 from ditzoo.lora_files import names_of
 from ditzoo.training.adapter import Adapter
-from ditzoo.training.recipe import Start
+from ditzoo.training.tables import Start
 from ditzoo.zoo import Zoo
 
 NAME = "trained"  # of the adapter, while it is

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ditzoo.assemble import Model
 from ditzoo.interfaces import Loss, Passage
+from ditzoo.packing import Pack
 
 
 class Trainee(nn.Module):
@@ -26,11 +27,19 @@ class Trainee(nn.Module):
         self.segments = segments
 
     def forward(
-        self, x: Tensor, t: Tensor, items: Sequence[object], target: Tensor, weights: Tensor, pixels: Tensor
+        self,
+        x: Tensor | Pack,
+        t: Tensor,
+        items: Sequence[object],
+        target: Tensor,
+        weights: Tensor,
+        pixels: Tensor,
+        counts: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the native prediction at x (B, C, *S), model times t (B,) and items; and each extra loss's term (B,).
 
-        What the prediction should be, what a row's error weighs (B,) and the clean pictures are for the extra losses.
+        What the prediction should be, what a row's error weighs (B,), what counts of it and the clean pictures are for the extra losses.
+        Of packed clips there are no pictures, t and items have a row a clip, and all else has a row a patch.
         """
         backbone, anew = self.model.backbone, bool(self.segments) and is_grad_enabled()
         marks = {backbone.depth * part // self.segments for part in range(1, self.segments)} if anew else set[int]()
@@ -43,5 +52,5 @@ class Trainee(nn.Module):
         out = backbone.head(stream)
         if not self.losses:
             return out, []
-        passage = Passage({depth: streams[depth] for depth in self.depths}, out, target, weights, pixels, backbone)
+        passage = Passage({depth: streams[depth] for depth in self.depths}, out, target, weights, pixels, backbone, counts)
         return out, [loss(passage) for loss in self.losses]

@@ -13,7 +13,7 @@ from ditzoo.files import write_text
 from ditzoo.interfaces import Codec, Dataset, Schedule
 from ditzoo.noise import generator
 from ditzoo.training.loss import Draws, diffusion_loss
-from ditzoo.training.recipe import Validation
+from ditzoo.training.tables import Validation
 
 BATCH = 128
 

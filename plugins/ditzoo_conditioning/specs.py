@@ -14,7 +14,7 @@ class AdaLNZeroSpec(ConditioningSpec):
     """Adaptive layer norm whose gates start at zero: every block begins as the identity. The published DiT."""
 
     kind: Literal["adaln-zero"] = "adaln-zero"
-    provides: ClassVar[frozenset[str]] = frozenset({"identity-at-start"})
+    provides: ClassVar[frozenset[str]] = frozenset({"identity-at-start", "packs"})
     requires: ClassVar[frozenset[str]] = frozenset({"single-stream", "prompt-vec"})
 
     def build(self, width: int) -> Conditioning:
@@ -27,6 +27,7 @@ class AdaLNSpec(ConditioningSpec):
     """Adaptive layer norm: shift and scale from time and prompt, no gates."""
 
     kind: Literal["adaln"] = "adaln"
+    provides: ClassVar[frozenset[str]] = frozenset({"packs"})
     requires: ClassVar[frozenset[str]] = frozenset({"single-stream", "prompt-vec"})
 
     def build(self, width: int) -> Conditioning:
@@ -39,6 +40,7 @@ class InContextSpec(ConditioningSpec):
     """Time and prompt join the sequence as tokens and leave before the head."""
 
     kind: Literal["in-context"] = "in-context"
+    provides: ClassVar[frozenset[str]] = frozenset({"packs"})
     requires: ClassVar[frozenset[str]] = frozenset({"single-stream", "prompt-tokens"})
 
     def build(self, width: int) -> Conditioning:
@@ -51,6 +53,7 @@ class CrossAttentionSpec(ConditioningSpec):
     """A cross-attention layer in every block looks at a sequence of time and prompt tokens."""
 
     kind: Literal["cross-attention"] = "cross-attention"
+    provides: ClassVar[frozenset[str]] = frozenset({"packs"})
     requires: ClassVar[frozenset[str]] = frozenset({"single-stream", "prompt-tokens"})
 
     def build(self, width: int) -> Conditioning:

@@ -47,7 +47,7 @@ class Confidence(DepthPolicy):
                 break
             if said is not None:
                 apart = (out - said).flatten(1).norm(dim=1) / out.flatten(1).norm(dim=1).clamp(min=1e-12)
-                keep = self._going_on(apart, float(t))
+                keep = self._going_on(apart, float(t.max()))
                 if not len(keep):
                     break
                 stream, rows, out = stream.rows(keep), rows[keep], out[keep]

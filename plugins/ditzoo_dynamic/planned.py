@@ -37,7 +37,7 @@ class Planned(DepthPolicy):
             )
 
         def evaluate(branches: Sequence[Branch], x: Tensor, t: Tensor) -> list[Tensor]:
-            return passes.together(self.plan(float(t), branches), x, t)
+            return passes.together(self.plan(float(t.max()), branches), x, t)
 
         return evaluate
 

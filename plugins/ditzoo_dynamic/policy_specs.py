@@ -179,6 +179,10 @@ class ResidualSpec(PolicySpec):
         return {"": {"prefix": 1}}
 
     def check(self, model: ModelSpec) -> str | None:
+        if "windows" in model.sampler.provides_now:
+            return (
+                "sampler.policy 'exit-residual' remembers the last look at the same frames, and this sampler moves on; use another policy"
+            )
         if self.prefix < model.backbone.depth:
             return None
         return f"sampler.policy.prefix={self.prefix} leaves none of backbone.depth={model.backbone.depth} to guess; set it below that"

@@ -68,9 +68,9 @@ class _Run:
         early = self.passes.run(self.passes.begin(x, t, [branch.cond for branch in branches]), 0, policy.prefix)
         whole = self.looks < policy.warmup or (self.looks - policy.warmup) % policy.every == policy.every - 1
         if not whole and self.history:
-            return early + self._guessed(float(t))
+            return early + self._guessed(float(t.max()))
         late = self.passes.run(early, policy.prefix, depth)
-        self.history = [*self.history[-1:], Seen(float(t), late - early)]
+        self.history = [*self.history[-1:], Seen(float(t.max()), late - early)]
         return late
 
     def _guessed(self, t: float) -> Residual:

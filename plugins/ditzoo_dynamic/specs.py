@@ -52,7 +52,7 @@ class ExitLossSpec(LossSpec):
     """
 
     kind: Literal["exits"] = "exits"
-    provides: ClassVar[frozenset[str]] = frozenset({"trains-exits"})
+    provides: ClassVar[frozenset[str]] = frozenset({"trains-exits", "packs"})
     weight: float = Field(0.3, gt=0)
     distill: float = Field(0.5, ge=0, le=1)
 
@@ -85,7 +85,7 @@ class DyDiTSpec(ConditioningSpec):
 
     @property
     def provides_now(self) -> frozenset[str]:
-        return self.inner.provides_now | {"routed-blocks"}
+        return self.inner.provides_now - {"packs"} | {"routed-blocks"}
 
     @property
     def requires_now(self) -> frozenset[str]:

@@ -25,6 +25,6 @@ class ExitLoss(Loss):
         total = passage.weights.new_zeros(len(last))
         for depth in self.depths:
             out = passage.backbone.read(passage.streams[depth], depth).float()
-            total = total + (1 - self.distill) * (out[:, :channels] - passage.target).square().flatten(1).mean(1)
-            total = total + self.distill * (out - last).square().flatten(1).mean(1)
+            total = total + (1 - self.distill) * passage.squared(out[:, :channels], passage.target)
+            total = total + self.distill * passage.squared(out, last)
         return total * passage.weights

@@ -46,6 +46,10 @@ class PathSpec(ScheduleSpec):
     time_scale: float = Field(1000.0, gt=0)
     time_reversed: bool = False
 
+    @property
+    def provides_now(self) -> frozenset[str]:
+        return self.provides | ({"falling-time"} if self.time_reversed else set())
+
     def at(self, size: Sequence[int]) -> Self:
         if self.shift_cells is None:
             return self

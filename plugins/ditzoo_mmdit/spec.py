@@ -80,7 +80,7 @@ class JointAttentionSpec(ConditioningSpec):
     """
 
     kind: Literal["joint-attention"] = "joint-attention"
-    provides: ClassVar[frozenset[str]] = frozenset({"identity-at-start"})
+    provides: ClassVar[frozenset[str]] = frozenset({"identity-at-start", "packs"})
     requires: ClassVar[frozenset[str]] = frozenset({"two-streams", "prompt-vec", "prompt-tokens"})
 
     dual: int = Field(0, ge=0)

@@ -19,6 +19,7 @@ class AdaLNSingleSpec(ConditioningSpec):
     """
 
     kind: Literal["adaln-single"] = "adaln-single"
+    provides: ClassVar[frozenset[str]] = frozenset({"packs"})
     requires: ClassVar[frozenset[str]] = frozenset({"single-stream", "prompt-tokens"})
 
     every: Positive = 1

@@ -12,6 +12,8 @@ def ditzoo_parts() -> list[type[Part]]:
     from ditzoo_video.moving_spec import MovingFashionSpec
     from ditzoo_video.patterns_spec import FactorisedSpec, JointSpec, WindowedSpec
     from ditzoo_video.positions_spec import RotarySpec, SineCosineSpec
+    from ditzoo_video.rolling_spec import RollingSpec
     from ditzoo_video.spec import VideoDiTSpec
 
-    return [VideoDiTSpec, JointSpec, FactorisedSpec, WindowedSpec, SineCosineSpec, RotarySpec, MovingFashionSpec, VideoFolderSpec]
+    parts: list[type[Part]] = [VideoDiTSpec, JointSpec, FactorisedSpec, WindowedSpec, SineCosineSpec, RotarySpec]
+    return [*parts, MovingFashionSpec, VideoFolderSpec, RollingSpec]

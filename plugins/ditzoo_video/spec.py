@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -21,10 +22,11 @@ class VideoDiTSpec(BackboneSpec):
 
     `attention` says which tokens look at which, `positions` how they know their place. `input_size` is that of training, or the
     largest of training where sizes were mixed: positions beyond it are what `positions.beyond` says.
+    With `frame_times` each frame of a clip may have a time of its own, so that some may be given and others drawn.
     """
 
     kind: Literal["video-dit"] = "video-dit"
-    provides: ClassVar[frozenset[str]] = frozenset({"single-stream", "two-streams", "separate-head"})
+    provides: ClassVar[frozenset[str]] = frozenset({"single-stream", "two-streams", "separate-head", "packs"})
 
     size: Literal["S", "B", "L", "XL"] | None = None
     heads: Positive
@@ -35,11 +37,13 @@ class VideoDiTSpec(BackboneSpec):
     attention: AttentionSlot = JointSpec()
     positions: PositionsSlot = RotarySpec()
     qk_norm: Literal["rms"] | None = None
+    frame_times: bool = False
 
     @classmethod
     def examples(cls) -> dict[str, dict[str, Any]]:
         tiny = {"width": 32, "depth": 2, "heads": 2, "in_channels": 3, "input_size": [4, 8, 8]}
-        return {"": tiny, "factorised": tiny | {"attention": {"kind": "factorised"}, "positions": {"kind": "sincos"}}}
+        factorised = {"attention": {"kind": "factorised"}, "positions": {"kind": "sincos"}, "frame_times": True}
+        return {"": tiny, "factorised": tiny | factorised}
 
     @model_validator(mode="before")
     @classmethod
@@ -63,11 +67,15 @@ class VideoDiTSpec(BackboneSpec):
 
     @property
     def provides_now(self) -> frozenset[str]:
-        return self.provides | ({"learned-variance"} if self.learn_sigma else set())
+        more = {"learned-variance": self.learn_sigma, "frame-times": self.frame_times}
+        return self.provides | {name for name, has in more.items() if has}
 
     def grid_of(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return how many tokens a latent has on each axis."""
         return tuple(extent // side for extent, side in zip(size, self.patch, strict=True))
+
+    def tokens_of(self, size: Sequence[int]) -> int:
+        return math.prod(self.grid_of(size))
 
     def check_size(self, size: Sequence[int]) -> str | None:
         if len(size) != 3:
