@@ -41,7 +41,8 @@ def guided(cond: Cond, null: Cond | None, guidance: Guidance, scales: Tensor | N
 class Denoiser:
     """`denoise(x, t) -> Prediction` for one run: a backbone under a schedule, guided by branches.
 
-    `evaluate` is how their outputs come about; None runs them as one batch, each to its own depth.
+    `evaluate` is how their outputs come about; None runs them as one batch, each to its own depth. `steps` is in how many the schedule
+    is walked: what depends on its times alone is then computed for all of them at once.
     """
 
     backbone: Backbone
@@ -50,11 +51,12 @@ class Denoiser:
     ledger: Ledger = field(default_factory=Ledger)
     rescale: float = 0.0
     evaluate: Evaluate | None = None
+    steps: int | None = None
 
     @cached_property
     def passes(self) -> Passes:
         """The counted passes of this run."""
-        return Passes(self.backbone, self.schedule, self.ledger)
+        return Passes(self.backbone, self.schedule, self.ledger, self.steps)
 
     def under(self, policy: DepthPolicy) -> Denoiser:
         """Return the same with its branches evaluated as a depth policy has it."""

@@ -72,6 +72,11 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
 
 
+def gated(x: Tensor, gate: Tensor, branch: Tensor) -> Tensor:
+    """Add to tokens x (B, N, D) a branch (B, N, D) times a gate (B, D): x + gate * branch."""
+    return torch.addcmul(x, gate[:, None], branch)
+
+
 class TimeEmbedding(nn.Module):
     """Model time (B,) to (B, D): cosines and sines, then a two-layer MLP with SiLU (published DiT)."""
 
@@ -138,7 +143,7 @@ class ModulatedNorm(nn.Module):
 
     def forward(self, tokens: Tensor, stream: Stream) -> Tensor:
         """Tokens (B, N, D) -> (B, N, D)."""
-        shift, scale = self.modulation(stream.vec).chunk(2, dim=-1)
+        shift, scale = stream.modulation(self.modulation).chunk(2, dim=-1)
         return modulate(self.norm(tokens), shift, scale)
 
 

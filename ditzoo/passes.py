@@ -7,12 +7,13 @@ together, each branch leaving at its own depth; branches of one prompt share the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
 from torch import Tensor
 
+from ditzoo.foresight import Foresight
 from ditzoo.interfaces import Backbone, Cond, Schedule, Stream
 
 Result = TypeVar("Result")
@@ -67,18 +68,37 @@ class Ledger:
 
 
 class Passes:
-    """The passes of one run: a backbone under a schedule, and the ledger that they are counted in."""
+    """The passes of one run: a backbone under a schedule, and the ledger that they are counted in.
 
-    def __init__(self, backbone: Backbone, schedule: Schedule, ledger: Ledger) -> None:
+    Where it is known in how many steps the schedule is walked, times and prompts are embedded, and what modulates is computed, for all
+    looks at once. A ledger that counts multiply-adds counts those of the network as it is written, so nothing is computed ahead then.
+    """
+
+    def __init__(self, backbone: Backbone, schedule: Schedule, ledger: Ledger, steps: int | None = None) -> None:
         self.backbone, self.schedule, self.ledger = backbone, schedule, ledger
+        self.foresight = None if steps is None or ledger.count_macs else Foresight(backbone, schedule, steps)
+        self._joined: dict[tuple[int, ...], tuple[Sequence[Cond], Cond]] = {}
 
     def begin(self, x: Tensor, t: Tensor, conds: Sequence[Cond]) -> Stream:
         """Make the streams of x (B, C, *S) at scalar t for each of `conds`, one under the other."""
         rows = x.repeat(len(conds), *[1] * (x.dim() - 1)) if len(conds) > 1 else x
-        times = self.schedule.model_time(t).float().to(x.device).expand(len(rows))
-        cond = conds[0] if len(conds) == 1 else Cond.cat(conds)
+        cond = self._join(conds)
         self.ledger.rows += len(rows)
+        look = self.foresight.look(x, t, conds) if self.foresight is not None else None
+        if look is not None:
+            foreseen, ahead, places = look
+            return replace(self.backbone.begin_with(rows, cond, foreseen), ahead=ahead, places=places)
+        times = self.schedule.model_time(t).float().to(x.device).expand(len(rows))
         return self.ledger.measure(("begin", tuple(x.shape[1:])), len(rows), partial(self.backbone.begin, rows, times, cond))
+
+    def _join(self, conds: Sequence[Cond]) -> Cond:
+        """Return the rows of several prompts as one, made once a run."""
+        if len(conds) == 1:
+            return conds[0]
+        key = tuple(map(id, conds))
+        if key not in self._joined:
+            self._joined[key] = conds, Cond.cat(conds)
+        return self._joined[key][1]
 
     def run(self, stream: Stream, lo: int, hi: int) -> Stream:
         """Run blocks [lo, hi) on all rows."""

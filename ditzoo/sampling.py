@@ -160,7 +160,9 @@ def denoiser_of(model: Model, spec: ModelSpec, items: Sequence[Any], ledger: Led
         null = model.prompt.null(len(items)) if steering.negative is None else model.prompt.encode(steering.negative)
     branches = guided(model.prompt.encode(items), null, spec.guidance, scales)
     schedule = spec.schedule.at(spec.latent_size()).build()
-    return Denoiser(model.backbone, schedule, branches, ledger=ledger, rescale=spec.guidance.rescale)
+    backbone = model.backbone if ledger.count_macs else model.runner  # multiply-adds are those of the plain modules
+    steps = None if torch.is_grad_enabled() else spec.sampling.steps
+    return Denoiser(backbone, schedule, branches, ledger=ledger, rescale=spec.guidance.rescale, steps=steps)
 
 
 def _array(pixels: Tensor) -> Any:

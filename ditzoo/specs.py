@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Features,
         Loss,
         Prompt,
+        Runtime,
         Sampler,
         Schedule,
         Spacing,
@@ -280,6 +281,21 @@ class LossSpec(Part):
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
 
 
+class RuntimeSpec(Part):
+    """How a model is prepared to run where no gradients are asked for. What it computes stays the same up to rounding, unless `lossy`
+    says what changes; an exact one is no part of what a lock or an evaluation pins.
+
+    `default` is true of the one that loaded models have where none is named.
+    """
+
+    slot: ClassVar[str] = "runtime"
+    lossy: ClassVar[str | None] = None
+    default: ClassVar[bool] = False
+
+    def build(self) -> Runtime:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
 BackboneSlot = Annotated[SerializeAsAny[BackboneSpec], BeforeValidator(from_zoo(BackboneSpec))]
 ConditioningSlot = Annotated[SerializeAsAny[ConditioningSpec], BeforeValidator(from_zoo(ConditioningSpec))]
 PromptSlot = Annotated[SerializeAsAny[PromptSpec], BeforeValidator(from_zoo(PromptSpec))]
@@ -292,6 +308,7 @@ SpacingSlot = Annotated[SerializeAsAny[SpacingSpec], BeforeValidator(from_zoo(Sp
 ExitsSlot = Annotated[SerializeAsAny[ExitsSpec], BeforeValidator(from_zoo(ExitsSpec))]
 PolicySlot = Annotated[SerializeAsAny[PolicySpec], BeforeValidator(from_zoo(PolicySpec))]
 LossSlot = Annotated[SerializeAsAny[LossSpec], BeforeValidator(from_zoo(LossSpec))]
+RuntimeSlot = Annotated[SerializeAsAny[RuntimeSpec], BeforeValidator(from_zoo(RuntimeSpec))]
 
 SLOTS: dict[str, type[Part]] = {
     base.slot: base
@@ -308,5 +325,6 @@ SLOTS: dict[str, type[Part]] = {
         SpacingSpec,
         ExitsSpec,
         PolicySpec,
+        RuntimeSpec,
     )
 }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from ditzoo.interfaces import Backbone, BlockParts, Cond, Conditioning, Stream
+from ditzoo.interfaces import Backbone, BlockParts, Cond, Conditioning, Foreseen, Stream
 from ditzoo.layers import Attention, Mlp, TimeEmbedding, init_linears, patchify, sincos_table, unpatchify, zero_linear
 
 if TYPE_CHECKING:
@@ -56,12 +56,20 @@ class MMDiT(Backbone):
         return self.position_table.view(side, side, -1)[top : top + grid[0], left : left + grid[1]].flatten(0, 1)
 
     def begin(self, x: Tensor, t: Tensor, cond: Cond) -> Stream:
-        if problem := self.spec.check_size(x.shape[2:]):
+        return self.begin_with(x, cond, self.foresee(t, cond, x.shape[2:]))
+
+    def foresee(self, t: Tensor, cond: Cond, size: Sequence[int]) -> Foreseen:
+        if problem := self.spec.check_size(size):
             raise ValueError(problem)
+        time = self.time_embed(t)  # (B, D)
+        positions = self.positions([extent // self.spec.patch for extent in size])  # (N, D)
+        return Foreseen(time, self.conditioning.vector(time, cond), positions)
+
+    def begin_with(self, x: Tensor, cond: Cond, foreseen: Foreseen) -> Stream:
         grid = tuple(extent // self.spec.patch for extent in x.shape[2:])
-        positions = self.positions(grid)
-        tokens = self.patch_embed(patchify(x, (self.spec.patch,) * 2)) + positions
-        return self.conditioning.enter(Stream(tokens, self.time_embed(t), cond, grid, positions=positions))
+        time, vec, positions = foreseen
+        tokens = self.patch_embed(patchify(x, (self.spec.patch,) * 2)) + positions  # (B, N, D)
+        return self.conditioning.enter(Stream(tokens, time, cond, grid, vec=vec, positions=positions))
 
     def head(self, stream: Stream, exit: int | None = None) -> Tensor:
         stream = self.conditioning.leave(stream)

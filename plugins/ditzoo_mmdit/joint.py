@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ditzoo.interfaces import BlockParts, Conditioning, Stream
-from ditzoo.layers import Attention, ModulatedNorm, modulate, zero_linear
+from ditzoo.interfaces import BlockParts, Cond, Conditioning, Stream
+from ditzoo.layers import Attention, ModulatedNorm, gated, modulate, zero_linear
 
 
 class JointBlock(nn.Module):
@@ -38,19 +38,19 @@ class JointBlock(nn.Module):
     def forward(self, stream: Stream) -> Stream:
         x, context = stream.tokens, stream.context
         assert context is not None, "enter() puts the prompt's tokens there"
-        shift1, scale1, gate1, shift2, scale2, gate2, *dual = self.modulation(stream.vec).chunk(9 if self.dual_attention else 6, dim=-1)
-        turns = self.context_modulation(stream.vec).chunk(2 if self.context_mlp is None else 6, dim=-1)
+        shift1, scale1, gate1, shift2, scale2, gate2, *dual = stream.modulation(self.modulation).chunk(9 if self.dual_attention else 6, dim=-1)
+        turns = stream.modulation(self.context_modulation).chunk(2 if self.context_mlp is None else 6, dim=-1)
         normed = self.norm(x)
         seen, told = self._looked(modulate(normed, shift1, scale1), modulate(self.norm(context), *turns[:2]), stream.cond.mask)
-        after = x + gate1[:, None] * seen
+        after = gated(x, gate1, seen)
         if self.dual_attention is not None:
             shift3, scale3, gate3 = dual
-            after = after + gate3[:, None] * self.dual_attention(modulate(normed, shift3, scale3), stream)
-        after = after + gate2[:, None] * self.mlp(modulate(self.norm_mlp(after), shift2, scale2), stream)
+            after = gated(after, gate3, self.dual_attention(modulate(normed, shift3, scale3), stream))
+        after = gated(after, gate2, self.mlp(modulate(self.norm_mlp(after), shift2, scale2), stream))
         if self.context_mlp is not None:
             gate, shift, scale, gate_mlp = turns[2:]
-            context = context + gate[:, None] * told
-            context = context + gate_mlp[:, None] * self.context_mlp(modulate(self.norm_mlp(context), shift, scale), stream)
+            context = gated(context, gate, told)
+            context = gated(context, gate_mlp, self.context_mlp(modulate(self.norm_mlp(context), shift, scale), stream))
         return replace(stream, tokens=after, context=context)
 
     def _looked(self, image: Tensor, prompt: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -82,5 +82,8 @@ class JointAttention(Conditioning):
     def head_norm(self, width: int, eps: float = 1e-6) -> nn.Module:
         return ModulatedNorm(width, eps)
 
+    def vector(self, time: Tensor, cond: Cond) -> Tensor:
+        return F.silu(time + cond.vec)
+
     def enter(self, stream: Stream) -> Stream:
-        return replace(stream, vec=F.silu(stream.time + stream.cond.vec), context=stream.cond.tokens)
+        return replace(super().enter(stream), context=stream.cond.tokens)

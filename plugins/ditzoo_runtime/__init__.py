@@ -1,0 +1,13 @@
+"""Ways to prepare a model to run: as it is, with packed weights, compiled, in 8 bits, or what is measured to be fast, as a plugin of ditzoo."""
+
+from __future__ import annotations
+
+from ditzoo.hookspecs import hookimpl
+from ditzoo.specs import Part
+
+
+@hookimpl
+def ditzoo_parts() -> list[type[Part]]:
+    from ditzoo_runtime.specs import AutoSpec, CompileSpec, EagerSpec, Int8DynamicSpec, OneDNNSpec
+
+    return [EagerSpec, OneDNNSpec, CompileSpec, Int8DynamicSpec, AutoSpec]
