@@ -1,4 +1,4 @@
-"""Ways to prepare a model to run: as it is, with packed weights, compiled, in 8 bits, or what is measured to be fast, as a plugin of ditzoo."""
+"""Ways to prepare a model to run: as it is, in fewer operations, with packed weights, compiled, in 8 bits, or what is measured to be fast, as a plugin of ditzoo."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from ditzoo.specs import Part
 
 @hookimpl
 def ditzoo_parts() -> list[type[Part]]:
-    from ditzoo_runtime.specs import AutoSpec, CompileSpec, EagerSpec, Int8DynamicSpec, OneDNNSpec
+    from ditzoo_runtime.specs import AutoSpec, CompileSpec, EagerSpec, FusedSpec, Int8DynamicSpec, OneDNNSpec
 
-    return [EagerSpec, OneDNNSpec, CompileSpec, Int8DynamicSpec, AutoSpec]
+    return [EagerSpec, FusedSpec, OneDNNSpec, CompileSpec, Int8DynamicSpec, AutoSpec]

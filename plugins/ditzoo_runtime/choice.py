@@ -1,6 +1,6 @@
-"""The runtime that is chosen by measuring: packed weights against the plain ones, on this machine, at the width of the model's layers.
+"""The runtime that is chosen by measuring: the ways to compute an MLP as wide as the model's, on this machine.
 
-What was measured is kept in a file by machine, version of torch, threads and shape, so processes and later runs choose alike.
+What was measured is kept in a file by machine, threads, version of torch and width, so processes and later runs choose alike.
 """
 
 from __future__ import annotations
@@ -10,33 +10,34 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditzoo.errors import OutputError
 from ditzoo.files import write_text
 from ditzoo.interfaces import Backbone, Runtime
+from ditzoo.layers import Mlp
 from ditzoo_runtime.eager import Eager
-from ditzoo_runtime.onednn import OneDNN
-from ditzoo_runtime.packed import available, linear, pack
+from ditzoo_runtime.fused import Way, available, fused
+from ditzoo_runtime.onednn import FewerOperations
 
-TOKENS = 512  # of a guided pair of 256 tokens each
-LEAST_GAIN = 1.02  # less is within what two measurements differ by
-ROUNDS, SECONDS = 9, 0.3
+WAYS = {"fused": Way(), "onednn": Way(packed=True), "onednn, gelu within": Way(packed=True, gelu_within=True)}
+TOKENS = 512  # of a guided pair of 256 each
+LEAST_GAIN = 1.03  # less is within what two measurements differ by
+ROUNDS, SECONDS = 9, 0.4
 
 
 class Auto(Runtime):
-    """Packed weights where they are measured to be faster, else the plain modules."""
+    """The fastest of the plain modules and `WAYS`."""
 
     def __init__(self) -> None:
         self.chosen: Runtime = Eager()
 
     def prepare(self, backbone: Backbone) -> Backbone:
-        self.chosen = OneDNN() if packed_wins(backbone) else Eager()
+        best = choice(backbone)
+        self.chosen = Eager() if best is None else FewerOperations(WAYS[best])
         return self.chosen.prepare(backbone)
 
     @property
@@ -44,35 +45,41 @@ class Auto(Runtime):
         return f"auto: {self.chosen.told}"
 
 
-def packed_wins(backbone: Backbone) -> bool:
-    """Say whether packed weights are faster at the widest linear layer of the backbone's blocks; measured once, and remembered."""
-    layers = [one for one in backbone.blocks.modules() if type(one) is nn.Linear]
-    if not layers or not available(layers[0].weight.device, layers[0].weight.dtype):
-        return False
-    widest = max(layers, key=lambda layer: layer.in_features)  # what leads out of an MLP
-    key = f"{machine()}, {widest.out_features}x{widest.in_features} {widest.weight.dtype}".replace("torch.", "")
+def choice(backbone: Backbone) -> str | None:
+    """Return which of `WAYS` is the fastest for a backbone's MLPs, measured once and remembered; None where the plain modules are."""
+    mlp = next((one for one in backbone.blocks.modules() if type(one) is Mlp and type(one.fc1) is nn.Linear), None)
+    if mlp is None or mlp.fc1.weight.device.type != "cpu":
+        return None
+    width, hidden, dtype = mlp.fc1.in_features, mlp.fc1.out_features, mlp.fc1.weight.dtype
+    key = f"{machine()}, MLP {width}-{hidden} {str(dtype).removeprefix('torch.')}"
     known = remembered()
     if key not in known:
-        known[key] = gain(widest.weight.detach(), torch.randn(1, TOKENS, widest.in_features, dtype=widest.weight.dtype))
+        known[key] = gains(width, hidden, dtype)
         remember(known)
-    return known[key] >= LEAST_GAIN
+    name, gain = max(known[key].items(), key=lambda item: item[1], default=("", 0.0))
+    return name if gain >= LEAST_GAIN and name in WAYS else None
 
 
-def gain(weight: Tensor, x: Tensor) -> float:
-    """Return how many times as long F.linear takes as the packed layer, tokens x (1, N, K) and weight (M, K): a median of pairs."""
-    packed = pack(weight, x.shape[1])
-    ratios: list[float] = []
+def gains(width: int, hidden: int, dtype: torch.dtype) -> dict[str, float]:
+    """Return how many times as long the plain MLP takes as each way that is to be had here: medians of rounds, in which all take turns."""
+    with torch.random.fork_rng(devices=[]):
+        plain = Mlp(width, hidden).to(dtype)
+        x = torch.randn(1, TOKENS, width, dtype=dtype)
+    packs = available(x.device, dtype)
+    ways: dict[str, nn.Module] = {"": plain} | {name: fused(plain, way) for name, way in WAYS.items() if packs or not way.packed}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     begun = time.perf_counter()
     with torch.no_grad():
-        while len(ratios) <= ROUNDS and (len(ratios) < 3 or time.perf_counter() - begun < SECONDS):
-            plain = _seconds(lambda: F.linear(x, weight))
-            ratios.append(plain / _seconds(lambda: linear(x, packed, None)))
-    return statistics.median(ratios[1:])  # the first round warms up
+        while len(seconds[""]) <= ROUNDS and (len(seconds[""]) < 3 or time.perf_counter() - begun < SECONDS):
+            for name, way in ways.items():
+                seconds[name].append(_timed(way, x))
+    shares = {name: [a / b for a, b in zip(seconds[""], found, strict=True)][1:] for name, found in seconds.items()}  # the first warms up
+    return {name: round(statistics.median(found), 3) for name, found in shares.items() if name}
 
 
-def _seconds(work: Callable[[], Tensor]) -> float:
+def _timed(module: nn.Module, x: Tensor) -> float:
     begun = time.perf_counter()
-    work()
+    module(x)
     return time.perf_counter() - begun
 
 
@@ -95,15 +102,16 @@ def memory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ditzoo" / "runtime.json"
 
 
-def remembered() -> dict[str, float]:
+def remembered() -> dict[str, dict[str, float]]:
     """Return the gains that were measured here, by what they depend on; none where the file is absent or damaged."""
     try:
-        return {str(key): float(value) for key, value in json.loads(memory().read_text(encoding="utf-8")).items()}
+        data = json.loads(memory().read_text(encoding="utf-8"))
+        return {str(key): {str(name): float(gain) for name, gain in found.items()} for key, found in data.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
 
 
-def remember(gains: dict[str, float]) -> None:
+def remember(gains: dict[str, dict[str, float]]) -> None:
     """Keep gains for later runs, where the cache can be written."""
     try:
         write_text(memory(), json.dumps(gains, indent=1, sort_keys=True) + "\n")

@@ -21,18 +21,32 @@ class EagerSpec(RuntimeSpec):
         return Eager()
 
 
+class FusedSpec(RuntimeSpec):
+    """Torch's own products, in fewer operations: queries, keys and values as one, GELU in place. On another device than a CPU it is eager."""
+
+    kind: Literal["fused"] = "fused"
+
+    def build(self) -> Runtime:
+        from ditzoo_runtime.fused import Way
+        from ditzoo_runtime.onednn import FewerOperations
+
+        return FewerOperations(Way())
+
+
 class OneDNNSpec(RuntimeSpec):
-    """Linear layers on weights that oneDNN has packed for this CPU, the GELU of an MLP within the first, queries, keys and values as one.
+    """As `fused`, with products on weights that oneDNN has packed for this CPU; `gelu_within` has it do GELU too.
 
     On another device, or without the operation, the modules stay as they are.
     """
 
     kind: Literal["onednn"] = "onednn"
+    gelu_within: bool = False
 
     def build(self) -> Runtime:
-        from ditzoo_runtime.onednn import OneDNN
+        from ditzoo_runtime.fused import Way
+        from ditzoo_runtime.onednn import FewerOperations
 
-        return OneDNN()
+        return FewerOperations(Way(packed=True, gelu_within=self.gelu_within))
 
 
 class CompileSpec(RuntimeSpec):
