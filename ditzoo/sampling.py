@@ -43,6 +43,7 @@ def sample(
     *,
     class_labels: Any = None,
     prompt: Any = None,
+    items: Sequence[Any] | None = None,
     num_images: int | None = None,
     num_images_per_prompt: int = 1,
     height: int | None = None,
@@ -67,6 +68,7 @@ def sample(
 
     Args:
         class_labels, prompt: what to draw, one or a list; which of the two a model takes is its prompt's affair.
+        items: what to draw as `Samples.items` tells it, one a picture, in place of either.
         num_images: how many to draw where nothing was asked for.
         height, width, num_frames: size in pixels; the default is the spec's.
         num_inference_steps, guidance_scale, guidance_rescale: the spec's where None. Scale 1 is no guidance; a list is one a picture.
@@ -97,7 +99,8 @@ def sample(
     whole_scale = guidance_scale if guidance_scale is None or isinstance(guidance_scale, int | float) else None
     sizes = {"height": height, "width": width, "num_frames": num_frames}
     spec = adjusted(model.spec, steps=num_inference_steps, guidance_scale=whole_scale, guidance_rescale=guidance_rescale, **sizes)
-    items = requested(spec, class_labels=class_labels, prompt=prompt, num_images=num_images, each=num_images_per_prompt)
+    if items is None:
+        items = requested(spec, class_labels=class_labels, prompt=prompt, num_images=num_images, each=num_images_per_prompt)
     steering = steered(
         spec, len(items), scales=guidance_scale, negative_class_labels=negative_class_labels, negative_prompt=negative_prompt
     )
@@ -123,7 +126,7 @@ def sample(
         parts.append(x)
     result, form = torch.cat(parts), OUTPUTS[output_type]
     images = result if form is None else form((codec.decode(result).float() / 2 + 0.5).clamp(0, 1))
-    return Samples(images, items, [spec.prompt.caption(item) for item in items], seed if generator is None else None, ledger)
+    return Samples(images, list(items), [spec.prompt.caption(item) for item in items], seed if generator is None else None, ledger)
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ TORCH_FREE = {
     "request.py",
     "cards.py",
     "files.py",
+    "machine.py",
     "places.py",
     "pages.py",
     "hub.py",

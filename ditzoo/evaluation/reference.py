@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from ditzoo.checkpoints import open_file
 from ditzoo.errors import CheckpointError, EvaluationError
+from ditzoo.files import cache_folder
 from ditzoo.interfaces import Dataset, Features, Seen
 from ditzoo.specs import DatasetSpec, FeaturesSpec
 from ditzoo.weights import save_weights
@@ -28,12 +28,6 @@ def content_sha256(dataset: Dataset) -> str:
         digest.update(item["pixels"].contiguous().numpy().tobytes())
         digest.update(str(item["item"]).encode())
     return digest.hexdigest()
-
-
-def cache_folder() -> Path:
-    """Return where features are kept: `DITZOO_CACHE`, or `ditzoo` in the user's cache folder."""
-    told = os.environ.get("DITZOO_CACHE")
-    return Path(told) if told else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ditzoo"
 
 
 def seen_in(data: DatasetSpec, network: FeaturesSpec, *, pinned: str | None, what: str) -> tuple[Seen, Tensor, str]:

@@ -6,8 +6,6 @@ What was measured is kept in a file by machine, threads, version of torch and wi
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -16,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ditzoo.errors import OutputError
-from ditzoo.files import write_text
+from ditzoo.files import cache_folder, write_text
 from ditzoo.interfaces import Backbone, Runtime
 from ditzoo.layers import Mlp
+from ditzoo.machine import processor
 from ditzoo_runtime.eager import Eager
 from ditzoo_runtime.fused import Way, available, fused
 from ditzoo_runtime.onednn import FewerOperations
@@ -88,18 +87,9 @@ def machine() -> str:
     return f"{processor()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def processor() -> str:
-    """Return the processor's name as Linux tells it, or its kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def memory() -> Path:
-    """Return the file that holds what was measured, in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ditzoo" / "runtime.json"
+    """Return the file that holds what was measured."""
+    return cache_folder() / "runtime.json"
 
 
 def remembered() -> dict[str, dict[str, float]]:
