@@ -59,6 +59,12 @@ class Model(nn.Module):
             self._prepared = now, self.runtime.prepare(self.backbone)
         return self._prepared[1]
 
+    def prepare(self) -> Model:
+        """Have the runtime prepare the backbone now, and measure what it measures, rather than at the first picture; return self."""
+        with torch.no_grad():
+            assert isinstance(self.runner, Backbone)
+        return self
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_prepared": None}  # copies prepare their own
 

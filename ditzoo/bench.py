@@ -114,7 +114,14 @@ def timed(runs: dict[str, Callable[[], Any]], repeats: int, device: torch.device
 
 
 def row(
-    spec: ModelSpec, figures: Figures, batch: int, dtype: str, device: str, library: str | None, seconds: dict[str, list[float]], model: Model
+    spec: ModelSpec,
+    figures: Figures,
+    batch: int,
+    dtype: str,
+    device: str,
+    library: str | None,
+    seconds: dict[str, list[float]],
+    model: Model,
 ) -> dict[str, Any]:
     """Return a row of the CSV."""
     mine = sorted(seconds["ours"])

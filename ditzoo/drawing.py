@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ditzoo.assemble import build, load_found
+from ditzoo.assemble import build, load_found, runtime_of
 from ditzoo.errors import OutputError, SamplingError
 from ditzoo.files import replacing, write_text
 from ditzoo.grid import save_grid
@@ -27,7 +27,8 @@ def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[st
     spec = found.spec
     device, dtype = usable_device(request["device"]), getattr(torch, request["dtype"])
     if request["random_weights"]:
-        model = build(spec).to(device, dtype)
+        model = build(spec).to(device, dtype).requires_grad_(False)
+        model.runtime = runtime_of(spec, found.zoo)
     else:
         model = load_found(found, dtype=dtype, device=device)
     batch = BATCH if request["batch_size"] is None else request["batch_size"]
@@ -65,6 +66,7 @@ def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[st
         "weights": None if request["random_weights"] else provenance(found),
         "versions": {package: version(package) for package in ("ditzoo", "torch")},
         "spent": {"block_evaluations": drawn.ledger.block_evals, "seconds": round(drawn.ledger.seconds, 3)},
+        "runtime": model.runtime.told if model.runtime is not None else None,
     }
     write_text(out / SIDECAR, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report

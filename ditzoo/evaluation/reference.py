@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ditzoo.checkpoints import open_file
 from ditzoo.errors import CheckpointError, EvaluationError
-from ditzoo.files import cache_folder
+from ditzoo.files import cache_folder as cache_folder  # where other plugins keep things too
 from ditzoo.interfaces import Dataset, Features, Seen
 from ditzoo.specs import DatasetSpec, FeaturesSpec
 from ditzoo.weights import save_weights

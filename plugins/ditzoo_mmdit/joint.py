@@ -38,7 +38,9 @@ class JointBlock(nn.Module):
     def forward(self, stream: Stream) -> Stream:
         x, context = stream.tokens, stream.context
         assert context is not None, "enter() puts the prompt's tokens there"
-        shift1, scale1, gate1, shift2, scale2, gate2, *dual = stream.modulation(self.modulation).chunk(9 if self.dual_attention else 6, dim=-1)
+        shift1, scale1, gate1, shift2, scale2, gate2, *dual = stream.modulation(self.modulation).chunk(
+            9 if self.dual_attention else 6, dim=-1
+        )
         turns = stream.modulation(self.context_modulation).chunk(2 if self.context_mlp is None else 6, dim=-1)
         normed = self.norm(x)
         seen, told = self._looked(modulate(normed, shift1, scale1), modulate(self.norm(context), *turns[:2]), stream.cond.mask)

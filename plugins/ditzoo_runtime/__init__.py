@@ -1,4 +1,4 @@
-"""Ways to prepare a model to run: as it is, in fewer operations, with packed weights, compiled, in 8 bits, or what is measured to be fast, as a plugin of ditzoo."""
+"""Ways to prepare a model to run: as it is, in fewer operations, packed, compiled, in 8 bits, or as is measured to be fast; a plugin."""
 
 from __future__ import annotations
 

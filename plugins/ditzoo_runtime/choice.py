@@ -65,7 +65,8 @@ def gains(width: int, hidden: int, dtype: torch.dtype) -> dict[str, float]:
         plain = Mlp(width, hidden).to(dtype)
         x = torch.randn(1, TOKENS, width, dtype=dtype)
     packs = available(x.device, dtype)
-    ways: dict[str, nn.Module] = {"": plain} | {name: fused(plain, way) for name, way in WAYS.items() if packs or not way.packed}
+    ways: dict[str, nn.Module] = {"": plain}
+    ways |= {name: fused(plain, way) for name, way in WAYS.items() if packs or not way.packed}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     begun = time.perf_counter()
     with torch.no_grad():

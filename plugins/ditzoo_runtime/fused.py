@@ -65,10 +65,11 @@ class Product:
     """Products of tokens with the weights of some layers that see the same tokens, side by side."""
 
     def __init__(self, way: Way, rows: int, *layers: nn.Linear) -> None:
-        weights, biases = [layer.weight.detach() for layer in layers], [layer.bias for layer in layers]
+        weights = [layer.weight.detach() for layer in layers]
+        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
         weight = weights[0] if len(layers) == 1 else torch.cat(weights)
         self.way, self.weight = way, pack(weight, rows) if way.packed else weight
-        self.bias = None if biases[0] is None else biases[0].detach() if len(layers) == 1 else torch.cat(biases).detach()
+        self.bias = torch.cat(biases) if biases else None
 
     def __call__(self, x: Tensor, *, gelu: bool = False) -> Tensor:
         """Tokens x (B, N, K) to (B, N, M), through GELU where it is asked for."""

@@ -5,6 +5,7 @@ A picture's activations are scaled by its own extremes, so it does not change wi
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -35,7 +36,9 @@ class Int8Linear(nn.Linear):
 def _packed(weight: Tensor, bias: Tensor | None) -> Any:
     """Quantise a weight (M, K) symmetrically by output channel."""
     scales = (weight.abs().amax(1) / LEVELS).clamp(min=1e-12).double()
-    codes = torch.quantize_per_channel(weight, scales, torch.zeros(len(scales), dtype=torch.int64), 0, torch.qint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would rather have another package do this
+        codes = torch.quantize_per_channel(weight, scales, torch.zeros(len(scales), dtype=torch.int64), 0, torch.qint8)
     return torch.ops.quantized.linear_prepack(codes, None if bias is None else bias.detach().float())
 
 

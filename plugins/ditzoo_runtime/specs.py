@@ -22,7 +22,7 @@ class EagerSpec(RuntimeSpec):
 
 
 class FusedSpec(RuntimeSpec):
-    """Torch's own products, in fewer operations: queries, keys and values as one, GELU in place. On another device than a CPU it is eager."""
+    """Torch's own products, in fewer operations: queries, keys and values as one, GELU in place. Elsewhere than on a CPU it is eager."""
 
     kind: Literal["fused"] = "fused"
 
