@@ -48,7 +48,7 @@ def under(model, zoo, runtime):
 def compositions(zoo):
     """Every example of a backbone with every conditioning that goes with it, and the joint attention of SD3.5 medium."""
     conditionings = [*examples(zoo, "conditioning").values(), {"kind": "joint-attention", "dual": 1}]
-    video = {"kind": "toy-video", "width": 32, "depth": 2, "in_channels": 3, "input_size": (2, 8, 8)}
+    video = {"kind": "toy-video", "width": 48, "depth": 2, "in_channels": 3, "input_size": (2, 8, 8)}
     for backbone, conditioning in itertools.product([*examples(zoo, "backbone").values(), video], conditionings):
         if conditioning["kind"] in zoo.kinds["conditioning"] and backbone["kind"] in zoo.kinds["backbone"]:
             found = matched(zoo, backbone=backbone, conditioning=conditioning, settings=["guidance.scale=2.0"])
