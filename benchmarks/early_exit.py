@@ -48,10 +48,10 @@ def main() -> None:
             )
 
 
-def draw(model, spec, batch, **more):
+def draw(model, spec, batch, output_type="latent", **more):
     own = copy.copy(model)
     own.spec = spec
-    return sample(own, num_images=batch, seed=0, output_type="latent", batch_size=batch, **more)
+    return sample(own, num_images=batch, seed=0, output_type=output_type, batch_size=batch, **more)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def main() -> None:
 
 def draw(rows: list[list[float | int | str]], path: Path, distance: str) -> None:
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for solver in SOLVERS:
@@ -63,6 +64,8 @@ def draw(rows: list[list[float | int | str]], path: Path, distance: str) -> None
     axes.set(xlabel="looks of the network, guided", ylabel=distance, xscale="log", yscale="log")
     looks = sorted({int(row[1]) for row in rows})
     axes.set_xticks(looks, [str(count) for count in looks])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.minorticks_off()
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)

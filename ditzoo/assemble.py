@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ditzoo.checkpoints import open_checkpoint
-from ditzoo.errors import CheckpointError, SpecError, suggest
+from ditzoo.errors import CheckpointError, OutputError, SpecError, listed, suggest
 from ditzoo.files import writable_folder, write_text
 from ditzoo.hub_errors import Access
 from ditzoo.interfaces import Backbone, Cond, Prompt, Runtime
+from ditzoo.lora import Adapted, held_by
 from ditzoo.model_spec import ModelSpec, Weights
 from ditzoo.places import file_sha256
 from ditzoo.repositories import SPEC_FILE
@@ -28,12 +29,13 @@ from ditzoo.weights import fill, save_weights
 from ditzoo.zoo import Zoo
 
 
-class Model(nn.Module):
+class Model(Adapted):
     """A backbone and a prompt under one spec. `sample` draws; `spec` says how; schedule and codec are built when used."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.adapters = {}
         width = spec.backbone.width
         self.backbone: Backbone = spec.backbone.build(spec.conditioning.build(width))
         if spec.exits is not None:
@@ -117,11 +119,17 @@ def save(
     """Write a model under a spec into a folder: weights, spec, what its parts need, and a card that speaks of `repo`."""
     from ditzoo.model_card import write_card
 
+    if held := held_by(model):
+        raise OutputError(
+            f"'{spec.name}' carries the adapters {listed(held)}; fuse_lora() adds them to its weights, unload_lora_weights() takes them "
+            f"out, and save_lora_weights() writes one alone"
+        )
     writable_folder(folder)
     written = save_weights(model, folder / WEIGHTS_FILE, dtype=as_dtype(dtype), max_shard_size=max_shard_size)
     trained = spec.weights.schedule if spec.weights else spec.schedule
     weights = Weights(file=written[-1].name, schedule=trained, latent=spec.codec.latent())
-    spec = spec.model_copy(update={"weights": weights, "codec": spec.codec.packed(folder), "runtime": None})
+    packed = {name: part.packed(folder) for name, part in spec.parts.items()}
+    spec = spec.model_copy(update={"weights": weights} | packed | {"runtime": None})
     write_text(folder / SPEC_FILE, spec.model_dump_json(indent=2) + "\n")
     write_card(spec, folder, grid=grid, repo=repo)
 

@@ -104,7 +104,7 @@ def write_pipeline(model: Model, layout: Layout, folder: Path, zoo: Zoo, *, max_
     released = version("diffusers")
     _write_json(stem.parent / "config.json", {"_class_name": config["_class_name"], "_diffusers_version": released} | config)
     save_weights(translated(model, layout), stem.with_name(f"{stem.name}.safetensors"), max_shard_size=max_shard_size)
-    index: dict[str, Any] = {"_class_name": layout.pipeline, "_diffusers_version": released}
+    index: dict[str, Any] = {"_class_name": layout.pipeline_of(model.spec), "_diffusers_version": released}
     names = getattr(model.spec.prompt, "names", ())
     if names:
         index["id2label"] = {str(number): name for number, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""Draws samples to files: a PNG each, a labelled grid, and a sidecar whose command makes them again."""
+"""Draws samples to files: a PNG or a clip each, a labelled grid, and a sidecar whose command makes them again."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ditzoo.assemble import build, load_found, runtime_of
-from ditzoo.errors import OutputError, SamplingError
-from ditzoo.files import replacing, write_text
-from ditzoo.grid import save_grid
+from ditzoo.assemble import Model, build, load_found, runtime_of
+from ditzoo.clips import write_each
+from ditzoo.errors import SamplingError
+from ditzoo.files import write_text
+from ditzoo.grid import save_grid, save_moving_grid
+from ditzoo.hub_errors import Access
+from ditzoo.lora import fetched
+from ditzoo.places import file_sha256
 from ditzoo.sampling import BATCH, sample
 from ditzoo.sources import Found
 
-SIDECAR, GRID = "samples.json", "grid.png"
+SIDECAR, GRID, MOVING_GRID = "samples.json", "grid.png", "grid.gif"
+TEXTS = ("prompt_2", "prompt_3", "max_sequence_length", "negative_prompt_2", "negative_prompt_3")
 
 
 def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[str] = (), request: dict[str, Any]) -> dict[str, Any]:
@@ -31,6 +36,8 @@ def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[st
         model.runtime = runtime_of(spec, found.zoo)
     else:
         model = load_found(found, dtype=dtype, device=device)
+    texts: dict[str, Any] = {name: request.get(name) for name in TEXTS}
+    loras = [added(model, one) for one in request.get("loras", ())]
     batch = BATCH if request["batch_size"] is None else request["batch_size"]
     batches = -(-len(items) // max(batch, 1))
     steps = spec.sampling.steps
@@ -43,18 +50,15 @@ def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[st
             num_images_per_prompt=request["num_images_per_prompt"],
             negative_class_labels=list(request.get("negative_labels", ())) or None,
             negative_prompt=list(request.get("negative_prompts", ())) or None,
+            **texts,
             seed=request["seed"],
             batch_size=batch,
             callback_on_step_end=lambda step, t, x: bar.update(),
         )
-    files = [f"{index:05d}.png" for index in range(len(items))]
-    try:
-        for file, picture in zip(files, drawn.images, strict=True):
-            with replacing(out / file) as aside:
-                picture.save(aside, format="PNG")
-    except OSError as error:
-        raise OutputError(f"cannot write pictures into '{out}': {error}") from error
+    files = write_each(drawn.images, out, request.get("format"), spec.sampling.fps)
     save_grid(drawn.images, drawn.captions, out / GRID)
+    if isinstance(drawn.images[0], list):
+        save_moving_grid(drawn.images, drawn.captions, out / MOVING_GRID, spec.sampling.fps)
     report = {
         "command": command_line(found.name, settings, request, out),
         "grid": str(out / GRID),
@@ -64,12 +68,25 @@ def draw(found: Found, items: Sequence[Any], out: Path, *, settings: Sequence[st
         ],
         "spec": spec.model_dump(mode="json", exclude={"card"}),
         "weights": None if request["random_weights"] else provenance(found),
+        "loras": loras,
         "versions": {package: version(package) for package in ("ditzoo", "torch")},
         "spent": {"block_evaluations": drawn.ledger.block_evals, "seconds": round(drawn.ledger.seconds, 3)},
         "runtime": model.runtime.told if model.runtime is not None else None,
     }
     write_text(out / SIDECAR, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
+
+
+def added(model: Model, source: str) -> dict[str, Any]:
+    """Load a LoRA, given as SOURCE or SOURCE=SCALE, into a model; return what was loaded."""
+    place, _, scale = source.rpartition("=") if "=" in source else (source, "", "1")
+    try:
+        weight = float(scale)
+    except ValueError as error:
+        raise SamplingError(f"--lora is SOURCE or SOURCE=SCALE, and '{scale}' is no number") from error
+    path = fetched(place, None, None, Access())
+    model.load_lora_weights(path, scale=weight)
+    return {"source": place, "scale": weight, "sha256": file_sha256(path)}
 
 
 def provenance(found: Found) -> dict[str, Any]:
@@ -84,7 +101,7 @@ def command_line(name: str, settings: Sequence[str], request: dict[str, Any], ou
     for setting in settings:
         words += ["--set", setting]
     for option, value in request.items():
-        flag = "--" + (option[:-1] if option.endswith(("labels", "prompts")) else option).replace("_", "-")
+        flag = "--" + (option[:-1] if option.endswith(("labels", "prompts", "loras")) else option).replace("_", "-")
         for one in value if isinstance(value, tuple) else (value,):
             if one is True:
                 words.append(flag)

@@ -1,19 +1,31 @@
-"""A grid of pictures, each with its caption beneath."""
+"""Pictures and clips out of tensors, and a sheet of them: pictures in a grid, captions beneath; clips frame beside frame."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ditzoo.clips import contact_sheet, save_gif
 from ditzoo.errors import OutputError
 from ditzoo.files import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 GAP, SMALLEST_CELL = 6, 84
+
+
+def as_pictures(levels: Tensor) -> list[Any]:
+    """Return uint8 levels (B, 3 or 1, H, W) as pictures, and (B, 3 or 1, T, H, W) as lists of frames."""
+    from PIL import Image
+
+    if levels.dim() == 5:
+        return [as_pictures(clip.transpose(0, 1)) for clip in levels]
+    arrays = levels.movedim(1, -1).cpu().numpy()
+    return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in arrays]
 
 
 def grid(pictures: Sequence[Image], captions: Sequence[str], columns: int | None = None) -> Image:
@@ -43,13 +55,20 @@ def natural_columns(captions: Sequence[str]) -> int:
     return distinct if cyclic and 2 <= distinct <= 12 else math.ceil(math.sqrt(len(captions)))
 
 
-def save_grid(pictures: Sequence[Image], captions: Sequence[str], path: Path) -> None:
-    """Write the grid as a PNG file."""
+def save_grid(drawn: Sequence[Any], captions: Sequence[str], path: Path) -> None:
+    """Write a grid of pictures, or a contact sheet of clips, as a PNG file."""
+    sheet = contact_sheet if isinstance(drawn[0], Sequence) else grid
     try:
         with replacing(path) as aside:
-            grid(pictures, captions).save(aside, format="PNG")
+            sheet(drawn, captions).save(aside, format="PNG")
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error}") from error
+
+
+def save_moving_grid(clips: Sequence[Sequence[Image]], captions: Sequence[str], path: Path, fps: float) -> None:
+    """Write a GIF in which every clip of a grid plays; shorter ones stay at their last frame."""
+    longest = max(map(len, clips))
+    save_gif([grid([clip[min(time, len(clip) - 1)] for clip in clips], captions) for time in range(longest)], path, fps)
 
 
 def _fit(caption: str, width: int, font: object) -> str:

@@ -146,6 +146,26 @@ class Backbone(nn.Module, ABC):
         return self.read(self.run(self.begin(x, t, cond), 0, self.depth if depth is None else depth), depth)
 
 
+class Positions:
+    """How tokens know their place in a grid: by what is added to them, by how queries and keys are turned, or by both."""
+
+    def tables(self, grid: Sequence[int]) -> Mapping[int, Tensor]:
+        """Return tables (N, D) by the number of the block before which each is added to the tokens."""
+        return {}
+
+    def angles(self, grid: Sequence[int]) -> Tensor | None:
+        """Return the radians (N, head / 2) by which pairs of a head's query and key channels are turned, or None."""
+        return None
+
+
+class Pattern(ABC):
+    """Which tokens of a grid look at which. Tokens beyond the grid are seen by all, and see all."""
+
+    @abstractmethod
+    def groups(self, grid: Sequence[int], block: int) -> Sequence[Tensor]:
+        """Return indices (G, n) of tokens for a block: those of a row look at one another. Every token is in one row of one tensor."""
+
+
 class Exits(nn.Module, ABC):
     """What reads a backbone's stream before its last block, at each of the depths `at`; its parameters are trained with the model."""
 
@@ -305,6 +325,7 @@ class Seen(NamedTuple):
     logits: Tensor | None  # (B, K) fp32
     patches: Tensor | None = None  # (B, F, *grid) fp32
     attributes: Tensor | None = None  # (B, A) the value of each attribute, by number
+    frames: Tensor | None = None  # (B, T, F) fp32 of each frame of a clip by itself
 
 
 class Features(ABC):

@@ -68,13 +68,15 @@ def sincos_table(grid: Sequence[int], dim: int, *, scale: Sequence[float] | None
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Scale and shift tokens x (B, N, D) by vectors (B, D): x * (1 + scale) + shift."""
-    return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
+    """Scale and shift tokens x (B, N, D) by vectors (B, D), or by what `Stream.over_tokens` makes of them: x * (1 + scale) + shift."""
+    if shift.dim() == 2:
+        shift, scale = shift[:, None], scale[:, None]
+    return torch.addcmul(shift, x, 1 + scale)
 
 
 def gated(x: Tensor, gate: Tensor, branch: Tensor) -> Tensor:
-    """Add to tokens x (B, N, D) a branch (B, N, D) times a gate (B, D): x + gate * branch."""
-    return torch.addcmul(x, gate[:, None], branch)
+    """Add to tokens x (B, N, D) a branch (B, N, D) times a gate, (B, D) or over tokens as above: x + gate * branch."""
+    return torch.addcmul(x, gate[:, None] if gate.dim() == 2 else gate, branch)
 
 
 class TimeEmbedding(nn.Module):
@@ -113,10 +115,14 @@ class Attention(nn.Module):
         return self.norm_q(q), self.norm_k(k), v
 
     def forward(self, x: Tensor, stream: Stream | None = None, *, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """X (B, N, D), context (B, L, D), mask (B, N or L) of the keys that count -> (B, N, D)."""
-        keep = None if mask is None else mask[:, None, None, :]
-        out = F.scaled_dot_product_attention(*self.qkv(x, context), attn_mask=keep)
+        """X (B, N, D), context (B, L, D), mask (B, N or L) of the keys that count, or (B, N, L) token by token -> (B, N, D)."""
+        out = self.look(*self.qkv(x, context), stream, mask)
         return self.out(rearrange(out, "b h n d -> b n (h d)"))
+
+    def look(self, q: Tensor, k: Tensor, v: Tensor, stream: Stream | None, mask: Tensor | None) -> Tensor:
+        """Let queries look at keys, (B, H, N or L, D / H) each; a subclass may say who looks at whom."""
+        keep = None if mask is None else mask[:, None, None] if mask.dim() == 2 else mask[:, None]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
 
 
 class Mlp(nn.Module):
@@ -143,7 +149,7 @@ class ModulatedNorm(nn.Module):
 
     def forward(self, tokens: Tensor, stream: Stream) -> Tensor:
         """Tokens (B, N, D) -> (B, N, D)."""
-        shift, scale = stream.modulation(self.modulation).chunk(2, dim=-1)
+        shift, scale = stream.over_tokens(stream.modulation(self.modulation)).chunk(2, dim=-1)
         return modulate(self.norm(tokens), shift, scale)
 
 

@@ -180,6 +180,10 @@ class Layout(ABC):
     def rows(self, spec: ModelSpec, own: Mapping[str, Tensor]) -> list[Row]:
         """Return the table for a model, given its own tensors by name (on meta)."""
 
+    def pipeline_of(self, spec: ModelSpec) -> str | None:
+        """Return the pipeline that a model is written as."""
+        return self.pipeline
+
     def members_of(self, spec: ModelSpec) -> tuple[str, ...]:
         """Return the other folders of the pipeline that a model is written as."""
         return self.members
@@ -195,9 +199,17 @@ class Layout(ABC):
         """Read the structure off keys and shapes. Called where every mark is there."""
         raise LayoutError(f"layout '{self.name}' does not tell a model's structure; give a spec: SPEC.toml with [weights] file and layout")
 
+    def reads(self, config: Data) -> bool:
+        """Say whether a config.json of one of `classes` is of this network, where several share a class."""
+        return True
+
     def read_config(self, config: Data) -> dict[str, Data]:
         """Return parts from the network's config.json; raise `LayoutError` for what no part can express."""
         raise LayoutError(f"layout '{self.name}' has no config.json")
+
+    def read_index(self, index: Data, parts: Mapping[str, Data]) -> dict[str, Data]:
+        """Return fields by slot that only the whole pipeline tells, given its model_index.json and what has been read of its members."""
+        return {}
 
     def write_config(self, spec: ModelSpec) -> Data:
         """Return the network's config.json, `_class_name` included."""
@@ -257,6 +269,21 @@ class Own(Layout):
 def linear(theirs: str, ours: str) -> list[Row]:
     """Return the rows of a linear layer: its weight and its bias."""
     return [Same((f"{theirs}.{leaf}",), (f"{ours}.{leaf}",)) for leaf in ("weight", "bias")]
+
+
+def convolution(theirs: str, ours: str, shape: tuple[int, ...]) -> list[Row]:
+    """Return the rows of a patch embedding: a convolution of a weight's shape there, a linear layer over flattened patches here."""
+    return [Reshaped((f"{theirs}.weight",), (f"{ours}.weight",), shape), Same((f"{theirs}.bias",), (f"{ours}.bias",))]
+
+
+def expanded(table: Mapping[str, str], depth: int) -> list[Row]:
+    """Return the rows of a table of linear layers: those with `{i}` once a block."""
+    return [
+        row
+        for theirs, ours in table.items()
+        for i in range(depth if "{i}" in theirs else 1)
+        for row in linear(theirs.format(i=i), ours.format(i=i))
+    ]
 
 
 def value_at(spec: ModelSpec, path: str) -> object:

@@ -53,6 +53,7 @@ class Sampling(Spec):
     height: Positive | None = None
     width: Positive | None = None
     num_frames: Positive | None = None
+    fps: float = Field(8.0, gt=0, description="frames a second of what is written as video")
 
 
 class Weights(Spec):

@@ -124,10 +124,11 @@ def check_exits(spec: ModelSpec) -> Iterator[Problem]:
             yield "exits.at", f"exits.at names {at}, where backbone '{spec.backbone.kind}' has an exit of its own; leave it out"
 
 
-def check_sampler(spec: ModelSpec) -> Iterator[Problem]:
-    """A sampler may ask more of the model than capabilities say."""
-    if problem := spec.sampler.check(spec):
-        yield "sampler", problem
+def check_parts(spec: ModelSpec) -> Iterator[Problem]:
+    """A part may ask more of the model than capabilities say."""
+    for slot, part in (("conditioning", spec.conditioning), ("prompt", spec.prompt), ("sampler", spec.sampler)):
+        if problem := part.check(spec):
+            yield slot, problem
 
 
 def check_capabilities(spec: ModelSpec) -> Iterator[Problem]:
@@ -146,7 +147,7 @@ def check_capabilities(spec: ModelSpec) -> Iterator[Problem]:
             )
 
 
-CHECKS = (check_latent, check_grid, check_prediction, check_steps, check_guidance, check_exits, check_sampler, check_capabilities)
+CHECKS = (check_latent, check_grid, check_prediction, check_steps, check_guidance, check_exits, check_parts, check_capabilities)
 
 
 def problems(spec: ModelSpec) -> list[Problem]:

@@ -26,6 +26,8 @@ WORKING: dict[str, tuple[type, ...]] = {
     "features": (interfaces.Features, interfaces.Seen),
     "loss": (interfaces.Loss, interfaces.Passage),
     "exits": (interfaces.Exits,),
+    "positions": (interfaces.Positions,),
+    "attention": (interfaces.Pattern,),
     "policy": (interfaces.DepthPolicy, interfaces.Evaluate, passes.Passes, passes.Branch),
 }
 

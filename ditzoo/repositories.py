@@ -82,17 +82,19 @@ def read_pipeline(place: Place, zoo: Zoo, name: str) -> Reading:
     """Read a repository in diffusers' layout: the network's config, scheduler, autoencoder, labels."""
     index = place.read_json(PIPELINE_FILE)
     members = {key: value[1] for key, value in index.items() if isinstance(value, list) and len(value) == 2 and value[1]}
-    by_class = {word: layout for layout in zoo.layouts.values() for word in layout.classes}
-    networks = [key for key, word in members.items() if word in by_class]
+    known = {word for layout in zoo.layouts.values() for word in layout.classes}
+    networks = [key for key, word in members.items() if word in known]
     if len(networks) != 1:
         held = listed(f"{key} {word}" for key, word in members.items())
         raise LayoutError(
             f"{place} is a {index.get('_class_name', 'pipeline')} of {held}; "
-            f"none of the installed layouts reads a network of it (they read {listed(sorted(by_class))}); "
+            f"none of the installed layouts reads a network of it (they read {listed(sorted(known))}); "
             f"a plugin that does would offer it under the hook ditzoo_layouts"
         )
-    layout = by_class[members[networks[0]]]
-    reading = _network(place, f"{networks[0]}/{CONFIG_FILE}", layout)
+    config_of_network = f"{networks[0]}/{CONFIG_FILE}"
+    layout = _reader(zoo, str(members[networks[0]]), place.read_json(config_of_network))
+    assert layout is not None, "its class is known"
+    reading = _network(place, config_of_network, layout)
     for key, word in members.items():
         if key in networks:
             continue
@@ -108,6 +110,8 @@ def read_pipeline(place: Place, zoo: Zoo, name: str) -> Reading:
                 reading.open[slot] = part
             else:  # several members may tell of one part
                 reading.data[slot] = part if "kind" in part else reading.data.get(slot, {}) | part
+    for slot, fields in layout.read_index(index, reading.data).items():
+        reading.data[slot] = reading.data.get(slot, {}) | fields
     if "prompt" in reading.data and (names := labels_of(index, reading.data["prompt"].get("classes"))):
         reading.data["prompt"]["names"] = names
     return _with_weights(reading, layout, zoo, place, name)
@@ -117,7 +121,7 @@ def read_network(place: Place, zoo: Zoo, name: str) -> Reading:
     """Read a folder of a network alone. Its schedule, sampler and codec are not told there, and become questions."""
     config = place.read_json(CONFIG_FILE)
     word = config.get("_class_name")
-    layout = next((layout for layout in zoo.layouts.values() if word in layout.classes), None)
+    layout = _reader(zoo, str(word), config)
     if layout is None:
         raise LayoutError(
             f"{place} is a '{word or config.get('model_type', 'network without a class')}', which no installed layout reads{_above(place)}"
@@ -169,6 +173,12 @@ def labels_of(index: Data, classes: int | None) -> tuple[str, ...]:
         return ()
     by_number = {int(number): str(label) for number, label in labels.items()}
     return tuple(by_number[number] for number in sorted(by_number))
+
+
+def _reader(zoo: Zoo, word: str, config: Data) -> Layout | None:
+    """Return the layout that reads a network of a class; where several share the class, the one that says it reads its config."""
+    sharing = [layout for layout in zoo.layouts.values() if word in layout.classes]
+    return next((layout for layout in sharing if layout.reads(config)), next(iter(sharing), None))
 
 
 def _network(place: Place, config: str, layout: Layout) -> Reading:

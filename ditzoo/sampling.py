@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ditzoo.denoiser import Denoiser, Ledger, guided
 from ditzoo.errors import SamplingError, listed, suggest
+from ditzoo.grid import as_pictures
 from ditzoo.model_spec import ModelSpec
 from ditzoo.noise import Noise
 from ditzoo.request import Steering, adjusted, requested, steered
@@ -29,13 +30,21 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Samples:
-    """What `sample` returns: `images` in the asked form, what each was asked for, and what the run has spent."""
+    """What `sample` returns: `images` in the asked form, what each was asked for, and what the run has spent.
+
+    Of a video model an image is a clip: a list of frames, or a tensor with an axis of time. `frames` is another name for them.
+    """
 
     images: Any
     items: list[Any]
     captions: list[str]
     seed: int | None
     ledger: Ledger = field(repr=False, default_factory=Ledger)
+
+    @property
+    def frames(self) -> Any:
+        """The clips, as diffusers' video pipelines call them."""
+        return self.images
 
 
 def sample(
@@ -44,6 +53,9 @@ def sample(
     class_labels: Any = None,
     prompt: Any = None,
     items: Sequence[Any] | None = None,
+    prompt_2: Any = None,
+    prompt_3: Any = None,
+    max_sequence_length: int | None = None,
     num_images: int | None = None,
     num_images_per_prompt: int = 1,
     height: int | None = None,
@@ -54,6 +66,8 @@ def sample(
     guidance_rescale: float | None = None,
     negative_class_labels: Any = None,
     negative_prompt: Any = None,
+    negative_prompt_2: Any = None,
+    negative_prompt_3: Any = None,
     seed: int | None = None,
     first_index: int = 0,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -69,15 +83,18 @@ def sample(
     Args:
         class_labels, prompt: what to draw, one or a list; which of the two a model takes is its prompt's affair.
         items: what to draw as `Samples.items` tells it, one a picture, in place of either.
+        prompt_2, prompt_3: what the second and third text encoder are given, where that is not `prompt`.
+        max_sequence_length: how many tokens of a text are read, where that is not as the spec says.
         num_images: how many to draw where nothing was asked for.
         height, width, num_frames: size in pixels; the default is the spec's.
         num_inference_steps, guidance_scale, guidance_rescale: the spec's where None. Scale 1 is no guidance; a list is one a picture.
-        negative_class_labels, negative_prompt: what guidance leads away from, one or one a picture, in place of the null prompt.
+        negative_class_labels, negative_prompt: what guidance leads away from, one or one a picture, in place of the null prompt;
+            `negative_prompt_2` and `negative_prompt_3` go with it as above.
         seed: picture i is drawn from (seed, first_index + i) alone, whatever the batch. Default 0.
         generator: a list, one a picture; or one for all, which draws the batch as diffusers does. Instead of `seed`.
         latents: (B, C, *S) noise to start from; a stochastic sampler still draws from seed or generator.
         batch_size: how many go through the network at once; at most 64 by default, all where one generator draws for all.
-        output_type: `pil`, `np` (B, H, W, C in [0, 1]), `pt` (B, C, H, W in [0, 1]) or `latent`.
+        output_type: `pil` (a clip is a list of frames), `np` (B, *S, C in [0, 1]), `pt` (B, C, *S in [0, 1]) or `latent`.
         callback_on_step_end: called with (step, t, x) after each step of each batch.
         count_macs: count multiply-adds into the ledger.
 
@@ -99,10 +116,19 @@ def sample(
     whole_scale = guidance_scale if guidance_scale is None or isinstance(guidance_scale, int | float) else None
     sizes = {"height": height, "width": width, "num_frames": num_frames}
     spec = adjusted(model.spec, steps=num_inference_steps, guidance_scale=whole_scale, guidance_rescale=guidance_rescale, **sizes)
+    shared, texts = {"max_sequence_length": max_sequence_length}, {"prompt_2": prompt_2, "prompt_3": prompt_3}
     if items is None:
-        items = requested(spec, class_labels=class_labels, prompt=prompt, num_images=num_images, each=num_images_per_prompt)
+        items = requested(
+            spec, class_labels=class_labels, prompt=prompt, num_images=num_images, each=num_images_per_prompt, beside=texts | shared
+        )
     steering = steered(
-        spec, len(items), scales=guidance_scale, negative_class_labels=negative_class_labels, negative_prompt=negative_prompt
+        spec,
+        len(items),
+        scales=guidance_scale,
+        negative_class_labels=negative_class_labels,
+        negative_prompt=negative_prompt,
+        beside={"prompt_2": negative_prompt_2, "prompt_3": negative_prompt_3},
+        shared=shared,
     )
     size = (spec.backbone.in_channels, *spec.latent_size())
     wanted = (len(items), *size)
@@ -172,16 +198,9 @@ def _array(pixels: Tensor) -> Any:
     return pixels.movedim(1, -1).cpu().numpy()
 
 
-def _pictures(pixels: Tensor) -> list[Any]:
-    from PIL import Image
-
-    levels = (_array(pixels) * 255).round().astype("uint8")
-    return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in levels]
-
-
 # what becomes of pixels (B, 3 or 1, *S) in [0, 1]; None: the latents are wanted, and nothing is decoded
 OUTPUTS: dict[str, Callable[[Tensor], Any] | None] = {
-    "pil": _pictures,
+    "pil": lambda pixels: as_pictures((pixels * 255).round().to(torch.uint8)),
     "np": _array,
     "pt": lambda pixels: pixels,
     "latent": None,

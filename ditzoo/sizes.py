@@ -38,9 +38,11 @@ def check_picture(size: Sequence[int]) -> None:
         raise ValueError(f"input_size of an image backbone is (height, width), found {shape(size)}")
 
 
-def unpatched(size: Sequence[int], patch: int) -> str | None:
-    """Say that a patch does not divide a latent, and which latent is near; None if it does."""
-    if all(extent % patch == 0 for extent in size):
+def unpatched(size: Sequence[int], patch: int | Sequence[int]) -> str | None:
+    """Say that a patch, one side or a side an axis, does not divide a latent, and which latent is near; None if it does."""
+    sides = [patch] * len(size) if isinstance(patch, int) else patch
+    if all(extent > 0 and extent % side == 0 for extent, side in zip(size, sides, strict=True)):
         return None
-    near = [max(patch, round(extent / patch) * patch) for extent in size]
-    return f"patch={patch} does not divide the latent {shape(size)}; nearest latent: {shape(near)}"
+    near = [max(side, round(extent / side) * side) for extent, side in zip(size, sides, strict=True)]
+    told = patch if isinstance(patch, int) else shape(patch)
+    return f"patch={told} does not divide the latent {shape(size)}; nearest latent: {shape(near)}"

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         Exits,
         Features,
         Loss,
+        Pattern,
+        Positions,
         Prompt,
         Runtime,
         Sampler,
@@ -90,15 +92,46 @@ class ConditioningSpec(Part):
 
     slot: ClassVar[str] = "conditioning"
 
+    def check(self, model: ModelSpec) -> str | None:
+        """Say why it cannot condition such a model and what to do, or return None if it can."""
+        return None
+
     def build(self, width: int) -> Conditioning:
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
 
 
+class PositionsSpec(Part):
+    """How tokens know their place in a grid."""
+
+    slot: ClassVar[str] = "positions"
+
+    def check(self, width: int, heads: int, rank: int) -> str | None:
+        """Say why a network of such a width, heads and number of axes cannot have them and what to do, or return None if it can."""
+        return None
+
+    def build(self, width: int, heads: int, trained: Sequence[int]) -> Positions:
+        """Build for a network trained on grids of the size `trained`."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
+class AttentionSpec(Part):
+    """Which tokens of a grid look at which, block by block."""
+
+    slot: ClassVar[str] = "attention"
+
+    def build(self) -> Pattern:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
 class PromptSpec(Part):
-    """What a user may ask for. `argument` is the name of the argument of `sample` that carries it."""
+    """What a user may ask for. `argument` is the name of the argument of `sample` that carries it, `beside` those that may go with it.
+
+    Where some of these are given, `parse` gets a table of them all for each picture in place of what `argument` carries alone.
+    """
 
     slot: ClassVar[str] = "prompt"
     argument: ClassVar[str | None] = None
+    beside: ClassVar[tuple[str, ...]] = ()
 
     @property
     def item_classes(self) -> int | None:
@@ -116,6 +149,10 @@ class PromptSpec(Part):
     def caption(self, item: Any) -> str:
         """Return what to write under the picture of `item`."""
         return str(item)
+
+    def check(self, model: ModelSpec) -> str | None:
+        """Say why such a model cannot be asked this way and what to do, or return None if it can."""
+        return None
 
     def build(self, width: int) -> Prompt:
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
@@ -230,8 +267,13 @@ class DatasetSpec(Part):
 
     @property
     def item_size(self) -> tuple[int, ...]:
-        """The pixel size of an item, (H, W)."""
+        """The pixel size of an item, (H, W) or (T, H, W); the largest where they differ."""
         raise NotImplementedError(f"{type(self).__name__} does not say the size of its items")
+
+    @property
+    def item_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """The pixel sizes that items have, where they are not all of one."""
+        return (self.item_size,)
 
     @property
     def item_channels(self) -> int:
@@ -307,6 +349,8 @@ FeaturesSlot = Annotated[SerializeAsAny[FeaturesSpec], BeforeValidator(from_zoo(
 SpacingSlot = Annotated[SerializeAsAny[SpacingSpec], BeforeValidator(from_zoo(SpacingSpec))]
 ExitsSlot = Annotated[SerializeAsAny[ExitsSpec], BeforeValidator(from_zoo(ExitsSpec))]
 PolicySlot = Annotated[SerializeAsAny[PolicySpec], BeforeValidator(from_zoo(PolicySpec))]
+PositionsSlot = Annotated[SerializeAsAny[PositionsSpec], BeforeValidator(from_zoo(PositionsSpec))]
+AttentionSlot = Annotated[SerializeAsAny[AttentionSpec], BeforeValidator(from_zoo(AttentionSpec))]
 LossSlot = Annotated[SerializeAsAny[LossSpec], BeforeValidator(from_zoo(LossSpec))]
 RuntimeSlot = Annotated[SerializeAsAny[RuntimeSpec], BeforeValidator(from_zoo(RuntimeSpec))]
 
@@ -326,5 +370,7 @@ SLOTS: dict[str, type[Part]] = {
         ExitsSpec,
         PolicySpec,
         RuntimeSpec,
+        PositionsSpec,
+        AttentionSpec,
     )
 }

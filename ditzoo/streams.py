@@ -1,16 +1,19 @@
 """What flows between the blocks of a backbone, as records of tensors that can be cut by rows, subtracted and added.
 
-Shapes: B rows of a batch, N tokens, L prompt tokens, D width.
+Shapes: B rows of a batch, N tokens, L prompt tokens, D width. Where K clips are packed into one row of tokens, time and prompt have K rows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from ditzoo.packing import Packing
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,15 @@ class Cond:
 
 
 class Foreseen(NamedTuple):
-    """What of streams does not depend on latents: embedded time, and where there are such, what modulates and positions."""
+    """What of streams does not depend on latents: embedded time, and where there are such, what modulates and where tokens are."""
 
     time: Tensor  # (B, D)
     vec: Tensor | None = None  # (B, D)
-    positions: Tensor | None = None
+    table: Tensor | None = None  # (N, D) what is added to the tokens of all rows
+    positions: Tensor | None = None  # as in `Stream`
 
     def rows(self, index: Tensor | slice) -> Foreseen:
-        return Foreseen(self.time[index], None if self.vec is None else self.vec[index], self.positions)
+        return self._replace(time=self.time[index], vec=None if self.vec is None else self.vec[index])
 
 
 class Ahead:
@@ -88,10 +92,11 @@ class Stream:
     cond: Cond
     grid: tuple[int, ...]  # tokens on each latent axis
     context: Tensor | None = None  # (B, L, D) a second stream, for blocks that change the prompt's tokens too
-    vec: Tensor | None = None  # (B, D) what modulates, made from time and prompt by the conditioning
+    vec: Tensor | None = None  # (B, D), or several side by side: what modulates, made from time and prompt by the conditioning
     positions: Tensor | None = None  # shared by all rows: (N, D) table or rotary angles
     ahead: Ahead | None = None  # shared by all rows: what the run has computed of `vec` for all of its looks
     places: Tensor | None = None  # (B,) where in `ahead` each row's vector is
+    packing: Packing | None = None  # the clips that lie in the one row of tokens, if they are several
 
     def modulation(self, layer: nn.Module) -> Tensor:
         """Return layer(vec), (B, ...): what modulates a block. A run that knows its times has it computed for all of them at once."""
@@ -99,6 +104,37 @@ class Stream:
             made: Tensor = layer(self.vec)
             return made
         return self.ahead.of(layer, self.places)
+
+    @property
+    def grids(self) -> tuple[tuple[int, ...], ...]:
+        """The grids whose tokens lie one after another in a row."""
+        return (self.grid,) if self.packing is None else self.packing.grids
+
+    @property
+    def count(self) -> int:
+        """How many tokens of a row are those of grids; more may follow."""
+        return sum(math.prod(grid) for grid in self.grids)
+
+    def over_tokens(self, vectors: Tensor) -> Tensor:
+        """Give vectors (B, D), a row each, to the tokens of the grid: (B, 1, D) to broadcast, or of packed clips (1, N, D)."""
+        return vectors[:, None] if self.packing is None else vectors[self.packing.clip_of_token(vectors.device)][None]
+
+    def over_context(self, vectors: Tensor) -> Tensor:
+        """Give vectors (B, D), a row each, to the tokens of the second stream, as `over_tokens` does."""
+        if self.packing is None or self.context is None:
+            return vectors[:, None]
+        return vectors.repeat_interleave(self.context.shape[1] // len(vectors), dim=0)[None]
+
+    def beside(self, rows: Tensor) -> Tensor:
+        """Lay a sequence for each row, (B, L, ...), out as the tokens lie: as it is, or of packed clips one after another (1, K L, ...)."""
+        return rows if self.packing is None else rows.flatten(0, 1)[None]
+
+    def sees(self, mask: Tensor | None, length: int) -> Tensor | None:
+        """Return which of the tokens that `beside` lays out a token of the grid may look at: (B, L), or of packed clips (1, N, K L)."""
+        if self.packing is None:
+            return mask
+        own = self.packing.clip_of_token(self.tokens.device)[:, None] == self.packing.clip_of_beside(length, self.tokens.device)
+        return own[None] if mask is None else own[None] & mask.flatten()
 
     def rows(self, index: Tensor | slice) -> Stream:
         """Take rows of the batch; what all rows share stays."""

@@ -64,8 +64,9 @@ def save_weights(
     *,
     dtype: torch.dtype | None = None,
     max_shard_size: int | str | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Write a state dict as safetensors, floating tensors cast to `dtype`, and return the files written.
+    """Write a state dict as safetensors, floating tensors cast to `dtype`, and return the files written. `metadata` goes into headers.
 
     Above `max_shard_size` (bytes, or as `"5GB"`) it goes into `NAME-00001-of-0000N.safetensors` and an index. All files are written
     aside and renamed together, so that a save cut short leaves the old one; stale files of an older save are removed.
@@ -82,7 +83,8 @@ def save_weights(
         with ExitStack() as renames:
             for name, keys in zip(names, shards, strict=True):
                 aside = renames.enter_context(replacing(path.with_name(name)))
-                save_file(_apart({key: state[key].to(cast[key]).contiguous().cpu() for key in keys}), aside, metadata={"format": "pt"})
+                held = {key: state[key].to(cast[key]).contiguous().cpu() for key in keys}
+                save_file(_apart(held), aside, metadata={"format": "pt"} | dict(metadata or {}))
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write weights to {path}: {error}") from error
     if len(shards) > 1:

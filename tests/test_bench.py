@@ -46,6 +46,6 @@ def test_the_command_writes_a_csv(tmp_path, capsys, monkeypatch):
     done = run_ditzoo("bench", "fashion-dit", "-b", 1, "--repeats", 1, "--alone", "--out", tmp_path / "bench.csv")
     assert done.returncode == 0, done.stderr
     (row,) = csv.DictReader((tmp_path / "bench.csv").open())
-    assert (row["model"], row["parameters"]) == ("fashion-dit", "3650064")
+    assert (row["model"], row["parameters"]) == ("fashion-dit", "5500432")
     assert "each has to be at least 1" in refused(capsys, monkeypatch, "bench", "fashion-dit", "-b", 0)
     assert "no model 'fashion-dti'" in refused(capsys, monkeypatch, "bench", "fashion-dti")

@@ -28,7 +28,7 @@ from ditzoo.errors import PluginError
 from ditzoo.testing import assert_conforms, check_package, check_part
 
 
-@pytest.mark.parametrize("plugin", ["dit", "conditioning", "diffusion", "flow", "data", "dynamic", "mmdit"])
+@pytest.mark.parametrize("plugin", ["dit", "conditioning", "diffusion", "flow", "data", "dynamic", "mmdit", "text", "pixart"])
 def test_every_built_in_plugin_conforms(zoo, plugin):
     assert_conforms(plugin, zoo)
 

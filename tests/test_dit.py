@@ -101,10 +101,10 @@ def test_other_sizes_only_where_the_positions_serve_them(zoo):
     extended = woken(zoo, "adaln-zero", positions="extend")
     interpolated = woken(zoo, "adaln-zero", positions="interpolate")
     assert extended(x, t, labels).shape == interpolated(x, t, labels).shape == x.shape
-    table = extended.backbone.positions((8, 4)).view(8, 4, -1)
-    torch.testing.assert_close(table[:4], extended.backbone.positions((4, 4)).view(4, 4, -1))  # extended: the old rows stay
-    stretched = interpolated.backbone.positions((8, 4)).view(8, 4, -1)
-    torch.testing.assert_close(stretched[::2], interpolated.backbone.positions((4, 4)).view(4, 4, -1))  # every second row is an old one
+    table = extended.backbone.table((8, 4)).view(8, 4, -1)
+    torch.testing.assert_close(table[:4], extended.backbone.table((4, 4)).view(4, 4, -1))  # extended: the old rows stay
+    stretched = interpolated.backbone.table((8, 4)).view(8, 4, -1)
+    torch.testing.assert_close(stretched[::2], interpolated.backbone.table((4, 4)).view(4, 4, -1))  # every second row is an old one
 
 
 def test_learned_sigma_doubles_the_channels(zoo):

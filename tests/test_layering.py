@@ -42,6 +42,7 @@ TORCH_FREE = {
     "publishing.py",
     "cli/moving.py",
     "training/recipe.py",
+    "training/adapter.py",
     "evaluation/protocol.py",
     "cli/measuring.py",
     "cli/authoring.py",

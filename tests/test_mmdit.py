@@ -7,7 +7,7 @@ import torch
 from conftest import assert_near, tiny, wake
 from diffusers import SD3Transformer2DModel
 from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
-from ditzoo_mmdit.projected import States
+from ditzoo_text.encoders import States
 
 from ditzoo.assemble import build, build_meta
 from ditzoo.errors import SpecError, UnknownNameError

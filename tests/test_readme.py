@@ -22,7 +22,7 @@ def test_tables_are_what_their_commands_print(command, printed):
 
 
 def test_there_are_tables():
-    assert len(TABLES) == 4
+    assert len(TABLES) == 5
 
 
 def test_python_in_the_readme_runs(tmp_path):
@@ -30,7 +30,7 @@ def test_python_in_the_readme_runs(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sneaker.png").is_file()
-    assert int(done.stdout.split()[0]) == 2 * 25 * 2 * 12  # samples, steps, branches of guidance, blocks
+    assert int(done.stdout.split()[0]) == 2 * 25 * 2 * 8  # samples, steps, branches of guidance, blocks
 
 
 def test_the_tutorial_plugin_runs(tmp_path):

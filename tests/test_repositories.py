@@ -135,8 +135,8 @@ UNLIKE = {
     "odd outputs": ("transformer/config.json", {"out_channels": 7}, ["out_channels=7 and in_channels=4"]),
     "another scheduler": (
         "model_index.json",
-        {"scheduler": ["diffusers", "DPMSolverMultistepScheduler"]},
-        ["DPMSolverMultistepScheduler is no sampler here; say which to use: sampler.kind=ddim"],
+        {"scheduler": ["diffusers", "LMSDiscreteScheduler"]},
+        ["LMSDiscreteScheduler is no sampler here; say which to use: sampler.kind=ddim"],
     ),
     "an unread scheduler": (
         "model_index.json",

@@ -50,6 +50,13 @@ def test_the_same_pictures(folder, size, more):
     torch.testing.assert_close(found, due, atol=1e-4, rtol=0)
 
 
+def test_by_name_through_the_hub(server, folder):
+    server.add_folder("stabilityai/tiny", folder)
+    noise = torch.randn(2, 4, 12, 6, generator=torch.Generator().manual_seed(1))
+    due = theirs(StableDiffusion3Pipeline.from_pretrained(folder), noise)
+    torch.testing.assert_close(ours(ditzoo.load("hf-hub:stabilityai/tiny"), noise), due, atol=1e-4, rtol=0)
+
+
 def test_a_prompt_for_each_encoder(folder):
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     other = {"prompt_2": ["green", "grey"], "prompt_3": ["long", "short"]}

@@ -37,6 +37,9 @@ def add_to(group: click.Group) -> None:
 @click.argument("name")
 @click.option("-l", "--label", "labels", multiple=True, help="Class to draw, by name or number. Repeatable.")
 @click.option("-p", "--prompt", "prompts", multiple=True, help="Text to draw, for models that read text. Repeatable.")
+@click.option("--prompt-2", help="Text for the second text encoder, where it is not the prompt.")
+@click.option("--prompt-3", help="Text for the third text encoder, where it is not the prompt.")
+@click.option("--max-sequence-length", type=int, help="Tokens of a text that are read.")
 @click.option("-n", "--num-images", type=int, help="How many pictures in all.")
 @click.option(
     "--num", "--num-samples", "num", type=click.IntRange(1), help="How many pictures in all, in shards, by any number of processes."
@@ -49,8 +52,14 @@ def add_to(group: click.Group) -> None:
 @click.option("--guidance-rescale", type=float, help="How far guidance is brought back to the unguided deviation, 0 to 1.")
 @click.option("--negative-label", "negative_labels", multiple=True, help="Class to lead away from; one for all, or one a picture.")
 @click.option("--negative-prompt", "negative_prompts", multiple=True, help="Text to lead away from; one for all, or one a picture.")
+@click.option("--negative-prompt-2", help="Text to lead the second text encoder away from.")
+@click.option("--negative-prompt-3", help="Text to lead the third text encoder away from.")
+@click.option("--lora", "loras", multiple=True, metavar="SOURCE[=SCALE]", help="LoRA to add: a file, folder or OWNER/REPO. Repeatable.")
 @click.option("--height", type=int, help="Height in pixels.")
 @click.option("--width", type=int, help="Width in pixels.")
+@click.option("--num-frames", type=int, help="Frames of a clip, of video models.")
+@click.option("--fps", type=float, help="Frames a second of clips as they are written.")
+@click.option("--format", type=click.Choice(["gif", "mp4", "png"]), help="How clips are written; png is a folder of frames. Default: gif.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Picture i depends on (seed, i) alone.")
 @click.option(
     "--batch-size", type=Batch(), help="Pictures that go through the network at once; with --num auto: what is measured to be fast."
@@ -69,6 +78,7 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
     Writes a PNG each, a labelled grid, and samples.json, whose command makes the same pictures again. With --num it writes shards
     instead, under 'accelerate launch --multi_gpu -m ditzoo sample ...' or torchrun by several processes, and goes on where it was cut off.
     """
+    from ditzoo.errors import SamplingError
     from ditzoo.files import writable_folder
     from ditzoo.request import adjusted, requested, steered
 
@@ -77,17 +87,26 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
     if not request["random_weights"]:
         found = found.opened()
         found.weights()
-    asked = ("guidance_scale", "guidance_rescale", "height", "width", "steps")
+    asked = ("guidance_scale", "guidance_rescale", "height", "width", "num_frames", "fps", "steps")
     spec = adjusted(found.spec, **{name: request[name] for name in asked})
+    if request["format"] is not None and len(spec.pixel_size()) < 3:
+        raise SamplingError(f"--format {request['format']} is of clips, and '{spec.name}' draws pictures, written as PNG; leave it out")
     items = requested(
         spec,
         class_labels=list(request["labels"]) or None,
         prompt=list(request["prompts"]) or None,
         num_images=request["num_images"],
         each=request["num_images_per_prompt"],
+        beside={name: request[name] for name in ("prompt_2", "prompt_3", "max_sequence_length")},
     )
     away = {"negative_class_labels": list(request["negative_labels"]) or None, "negative_prompt": list(request["negative_prompts"]) or None}
-    steered(spec, len(items), **away)
+    steered(
+        spec,
+        len(items),
+        **away,
+        beside={name: request[f"negative_{name}"] for name in ("prompt_2", "prompt_3")},
+        shared={"max_sequence_length": request["max_sequence_length"]},
+    )
     out = writable_folder(out or Path("samples") / spec.name)
     if shards is not None:
         from ditzoo.many import Many
@@ -151,10 +170,13 @@ def train(recipe: str, out: Path | None, resume: bool, quiet: bool, dry_run: boo
     if int(os.environ.get("RANK", "0")):
         return  # under a launcher the first process speaks for all
     if as_json:
-        print_json({"model": f"local-dir:{folder}", "recipe": declared.name, "digest": declared.digest()})
+        print_json(
+            {"model" if declared.adapter is None else "lora": f"local-dir:{folder}", "recipe": declared.name, "digest": declared.digest()}
+        )
     else:
         click.echo(f"local-dir:{folder}")
-        click.echo(f"next: ditzoo sample local-dir:{folder}", file=sys.stderr)
+        base = f"local-dir:{folder}" if declared.adapter is None or declared.start is None else f"{declared.start.model} --lora {folder}"
+        click.echo(f"next: ditzoo sample {base}", file=sys.stderr)
 
 
 @click.command()

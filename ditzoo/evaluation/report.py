@@ -17,7 +17,7 @@ from ditzoo.evaluation.metrics import Gaussian, bootstrap, class_confidence, fre
 from ditzoo.evaluation.protocol import Protocol
 from ditzoo.evaluation.reference import seen_in
 from ditzoo.files import write_text
-from ditzoo.grid import save_grid
+from ditzoo.grid import as_pictures, save_grid
 from ditzoo.interfaces import Seen
 from ditzoo.sources import Found
 
@@ -124,13 +124,11 @@ def row(made: dict[str, Any]) -> str:
 
 def write(made: dict[str, Any], found: Found, protocol: Protocol, drawn: dict[int, Drawn], out: Path) -> None:
     """Write report.json, row.md and a grid of the first pictures of the first seed."""
-    from PIL import Image
-
     write_text(out / "report.json", json.dumps(made, indent=2) + "\n")
     write_text(out / "row.md", row(made) + "\n")
     seed = protocol.seeds[0]
     pictures = open_file(out / f"seed-{seed}" / f"{0:07d}.safetensors").tensors["pictures"]
-    images = [Image.fromarray(one[0].numpy() if len(one) == 1 else one.movedim(0, -1).numpy()) for one in pictures]
+    images = as_pictures(pictures)
     prompt = found.spec.prompt
     asking = protocol.asking()
     items = prompt.default(len(images)) if asking is None else prompt.parse([asking[index]["item"] for index in range(len(images))])

@@ -11,6 +11,7 @@ from ditzoo.specs import Part
 from ditzoo.testing.findings import Checks, Finding, outcomes
 from ditzoo.testing.of_borders import codec_checks, layout_checks, prompt_checks
 from ditzoo.testing.of_depth import exits_checks, policy_checks
+from ditzoo.testing.of_grids import attention_checks, positions_checks
 from ditzoo.testing.of_networks import backbone_checks, conditioning_checks
 from ditzoo.testing.of_samplers import sampler_checks
 from ditzoo.testing.of_schedules import schedule_checks
@@ -26,6 +27,8 @@ CHECKED: dict[str, Callable[[Any, Zoo], Checks]] = {
     "codec": lambda spec, zoo: codec_checks(spec),
     "exits": exits_checks,
     "policy": policy_checks,
+    "attention": lambda spec, zoo: attention_checks(spec),
+    "positions": lambda spec, zoo: positions_checks(spec),
 }
 
 

@@ -26,12 +26,12 @@ from ditzoo.training.ema import EMA
 from ditzoo.training.recipe import Recipe
 from ditzoo.training.run import Run
 from ditzoo.training.sharding import shard
-from ditzoo.training.start import begin
+from ditzoo.training.start import attach, begin
 from ditzoo.training.trainee import Trainee
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = False) -> Path:
-    """Follow a recipe and return the folder of the finished model (EMA weights), `out/model`.
+    """Follow a recipe and return the folder of the finished model (EMA weights), `out/model`; of an adapter alone, `out/lora`.
 
     With `resume` the run goes on from its last checkpoint, or starts if there is none; without it a folder that holds
     checkpoints is refused.
@@ -46,11 +46,12 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = Fals
     if run.main:
         write_text(out / "recipe.json", recipe.model_dump_json(indent=2) + "\n")
     run.follow(quiet=quiet or not run.main)
+    folder = out / ("model" if recipe.adapter is None else "lora")
     with run.averaged() as model:
         if model is not None:
-            model.save_pretrained(out / "model")
+            model.save_pretrained(folder) if recipe.adapter is None else model.save_lora_weights(folder)
     run.accelerator.end_training()
-    return out / "model"
+    return folder
 
 
 def prepare(recipe: Recipe, out: Path) -> Run:
@@ -95,6 +96,8 @@ def made(recipe: Recipe) -> tuple[Model, list[Loss]]:
     model = build(recipe.model, seed=derived_seed(recipe.seed, "init"))
     if recipe.start is not None:
         begin(model, recipe.start)
+    if recipe.adapter is not None:
+        attach(model, recipe.adapter, derived_seed(recipe.seed, "adapter"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(recipe.seed, "losses"))
         return model, [loss.build(recipe.model) for loss in recipe.losses]

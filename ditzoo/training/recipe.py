@@ -19,6 +19,7 @@ from ditzoo.evaluation.protocol import Expectation
 from ditzoo.model_spec import ModelSpec
 from ditzoo.sources import resolve
 from ditzoo.specs import DatasetSlot, DatasetSpec, LossSlot, Positive, Spec, shape
+from ditzoo.training.adapter import Adapter
 from ditzoo.zoo import Zoo
 
 
@@ -133,6 +134,7 @@ class Recipe(Spec):
     seed: int = Field(0, ge=0)
     model: Annotated[ModelSpec, BeforeValidator(_named_model)]
     start: Start | None = None
+    adapter: Adapter | None = None
     data: DatasetSlot
     objective: Objective = Objective()
     losses: tuple[LossSlot, ...] = ()
@@ -148,6 +150,18 @@ class Recipe(Spec):
         self._fits(self.data)
         if self.validation is not None:
             self._fits(self.validation.data)
+        return self
+
+    @model_validator(mode="after")
+    def _adapter_has_a_base(self) -> Recipe:
+        if self.adapter is None:
+            return self
+        if self.start is None:
+            raise ValueError("adapter changes weights that there are; name them: start.model=NAME, or leave adapter out")
+        if self.start.train != ("*",) or self.start.fresh:
+            raise ValueError("with an adapter nothing else of the model is trained; leave start.train and start.fresh out, or adapter")
+        if self.length.shard:
+            raise ValueError("an adapter is trained whole in each process; set length.shard=false")
         return self
 
     @model_validator(mode="after")

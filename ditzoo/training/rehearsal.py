@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ditzoo.errors import TrainingError
+from ditzoo.training.ema import own_parameters
 from ditzoo.training.loop import prepare
 from ditzoo.training.meter import Meter
 from ditzoo.training.recipe import Recipe
@@ -40,6 +41,7 @@ def rehearse(recipe: Recipe) -> dict[str, Any]:
                 f"length.accumulate, or set length.segments to compute activations anew"
             ) from error
         parameters = sum(p.numel() for p in run.trainee.parameters())
+        kept = sum(p.numel() for p in own_parameters(run.trainee).values())  # an adapter alone, where there is one
         step = statistics.median(seconds[1:] or seconds)
         return {
             "parameters": parameters,
@@ -50,6 +52,6 @@ def rehearse(recipe: Recipe) -> dict[str, Any]:
             "hours": round(step * recipe.length.steps / 3600, 3),
             "epochs": round(recipe.length.steps * recipe.length.batch_size / len(run.dataset), 2),
             "peak_memory_mb": round(meter.memory() / 1e6, 1),
-            "checkpoint_mb": round(parameters * 16 / 1e6, 1),  # fp32 weights, their average, and AdamW's two moments
-            "disk_mb": round(parameters * (16 * recipe.output.keep + 4) / 1e6, 1),
+            "checkpoint_mb": round(kept * 16 / 1e6, 1),  # fp32 weights, their average, and AdamW's two moments
+            "disk_mb": round(kept * (16 * recipe.output.keep + 4) / 1e6, 1),
         }

@@ -1,4 +1,4 @@
-"""Beginning a run with the weights of a model, and keeping some of them as they are."""
+"""Beginning a run with the weights of a model, and keeping some of them as they are, or all beside an adapter."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from fnmatch import fnmatchcase
 import torch
 
 from ditzoo.assemble import Model, load
-from ditzoo.errors import TrainingError, listed
+from ditzoo.errors import SpecError, TrainingError, listed
+from ditzoo.lora import inject, named_layers
+from ditzoo.lora_files import names_of
+from ditzoo.training.adapter import Adapter
 from ditzoo.training.recipe import Start
+from ditzoo.zoo import Zoo
+
+NAME = "trained"  # of the adapter, while it is
 
 
 @torch.no_grad()
@@ -39,6 +45,24 @@ def begin(model: Model, start: Start) -> None:
         own[name].copy_(tensor)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(_named(name, start.train))
+
+
+def attach(model: Model, adapter: Adapter, seed: int) -> None:
+    """Put a new adapter into a model and let nothing else of it have gradients.
+
+    Raises `TrainingError` where a target is no linear layer, or has no name that it could be saved under.
+    """
+    try:
+        layers = named_layers(model, adapter.targets)
+    except SpecError as error:
+        raise TrainingError(f"adapter.targets: {error}") from error
+    names = names_of(model, model.spec, Zoo.installed())
+    if unnamed := sorted(set(layers) - set(names.theirs)):
+        raise TrainingError(f"adapter.targets name {listed(unnamed)}, which layout '{names.layout}' cannot save; leave them out")
+    ranks = dict.fromkeys(layers, adapter.rank)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject(model, NAME, ranks, dict.fromkeys(layers, adapter.alpha or float(adapter.rank)), train=True, dropout=adapter.dropout)
 
 
 def _named(name: str, patterns: Iterable[str]) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ditzoo.errors import CheckpointError, listed
-from ditzoo.training.ema import EMA
+from ditzoo.training.ema import EMA, own_parameters
 from ditzoo.training.sharding import placed
 
 Groups = dict[str, dict[str, Tensor]]
@@ -19,7 +19,14 @@ GROUPS = ("model", "ema", "optimizer")
 def read_state(trainee: nn.Module, ema: EMA, optimizer: Optimizer) -> Groups:
     """Return the groups; the optimiser's tensors are named NAME.KEY, after their parameter: `blocks.0.mlp.fc1.weight.exp_avg`."""
     kept = {f"{name}.{key}": value for name, p in trainee.named_parameters() for key, value in optimizer.state.get(p, {}).items()}
-    return {"model": dict(trainee.state_dict()), "ema": dict(ema.average), "optimizer": kept}
+    return {"model": own_state(trainee), "ema": dict(ema.average), "optimizer": kept}
+
+
+def own_state(trainee: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that a run makes, by name; what an adapter lies beside is read anew from where the run starts."""
+    state, made = trainee.state_dict(), own_parameters(trainee)
+    frozen = {name for name, _ in trainee.named_parameters()} - made.keys()
+    return {name: tensor for name, tensor in state.items() if name not in frozen}
 
 
 def expected(trainee: nn.Module, ema: EMA, held: Mapping[str, torch.Size]) -> Groups:
@@ -31,13 +38,13 @@ def expected(trainee: nn.Module, ema: EMA, held: Mapping[str, torch.Size]) -> Gr
         if group == "optimizer":
             like = parameters[name.rsplit(".", 1)[0]]
             kept[name] = torch.zeros_like(like.detach()) if size == like.shape else torch.zeros(size)
-    return {"model": dict(trainee.state_dict()), "ema": dict(ema.average), "optimizer": kept}
+    return {"model": own_state(trainee), "ema": dict(ema.average), "optimizer": kept}
 
 
 @torch.no_grad()
 def put_state(groups: Groups, trainee: nn.Module, ema: EMA, optimizer: Optimizer, source: str) -> None:
     """Put groups back, whole tensors or shares; raise `CheckpointError` where names or shapes are other than the run's."""
-    own = trainee.state_dict()
+    own = own_state(trainee)
     for held, wanted in ((groups["model"], own), (groups["ema"], ema.average)):
         wrong = [name for name in {*held, *wanted} if name not in held or name not in wanted or held[name].shape != wanted[name].shape]
         if wrong:

@@ -30,7 +30,7 @@ class AdaLNBlock(nn.Module):
 
     def forward(self, stream: Stream) -> Stream:
         x = stream.tokens
-        shift1, scale1, shift2, scale2 = stream.modulation(self.modulation).chunk(4, dim=-1)  # (B, D) each
+        shift1, scale1, shift2, scale2 = stream.over_tokens(stream.modulation(self.modulation)).chunk(4, dim=-1)  # (B, 1, D) each
         x = x + self.attention(modulate(self.norm1(x), shift1, scale1), stream)
         x = x + self.mlp(modulate(self.norm2(x), shift2, scale2), stream)
         return replace(stream, tokens=x)
@@ -47,7 +47,8 @@ class AdaLNZeroBlock(AdaLNBlock):
 
     def forward(self, stream: Stream) -> Stream:
         x = stream.tokens
-        shift1, scale1, gate1, shift2, scale2, gate2 = stream.modulation(self.modulation).chunk(6, dim=-1)  # (B, D) each
+        turns = stream.over_tokens(stream.modulation(self.modulation))  # (B, 1, 6 D)
+        shift1, scale1, gate1, shift2, scale2, gate2 = turns.chunk(6, dim=-1)
         x = gated(x, gate1, self.attention(modulate(self.norm1(x), shift1, scale1), stream))
         x = gated(x, gate2, self.mlp(modulate(self.norm2(x), shift2, scale2), stream))
         return replace(stream, tokens=x)

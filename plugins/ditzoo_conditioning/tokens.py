@@ -32,12 +32,13 @@ class ViTBlock(nn.Module):
         self.mlp = parts.mlp()
 
     def forward(self, stream: Stream) -> Stream:
-        x, mask = stream.tokens, stream.cond.mask
+        x, (_, mask) = stream.tokens, time_and_prompt(stream)
         if mask is None:
             x = x + self.attention(self.norm1(x), stream)
         else:
-            own = mask.new_ones(len(mask), x.shape[1] - mask.shape[1])
-            x = x + self.attention(self.norm1(x), stream, mask=torch.cat([own, mask], dim=1))
+            extra = stream.beside(mask)
+            own = mask.new_ones(len(extra), x.shape[1] - extra.shape[1])
+            x = x + self.attention(self.norm1(x), stream, mask=torch.cat([own, extra], dim=1))
         return replace(stream, tokens=x + self.mlp(self.norm2(x), stream))
 
 
@@ -57,7 +58,7 @@ class CrossAttentionBlock(nn.Module):
         x = stream.tokens
         context, mask = time_and_prompt(stream)
         x = x + self.attention(self.norm1(x), stream)
-        x = x + self.cross(self.norm_cross(x), context=context, mask=mask)
+        x = x + self.cross(self.norm_cross(x), context=stream.beside(context), mask=stream.sees(mask, context.shape[1]))
         return replace(stream, tokens=x + self.mlp(self.norm2(x), stream))
 
 
@@ -93,7 +94,7 @@ class InContext(Conditioning):
 
     def enter(self, stream: Stream) -> Stream:
         extra, _ = time_and_prompt(stream)
-        return replace(stream, tokens=torch.cat([stream.tokens, extra], dim=1))
+        return replace(stream, tokens=torch.cat([stream.tokens, stream.beside(extra)], dim=1))
 
     def leave(self, stream: Stream) -> Stream:
-        return replace(stream, tokens=stream.tokens[:, : -1 - stream.cond.tokens.shape[1]])
+        return replace(stream, tokens=stream.tokens[:, : stream.count])

@@ -1,13 +1,15 @@
-"""diffusers' DDIM and DDPM schedulers as a schedule and a sampler, and back."""
+"""diffusers' schedulers with a table of betas as a schedule and a sampler, and back: DDIM and DDPM as ours, others as they are."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import ClassVar
 
 from ditzoo.layouts import Component, Data
 from ditzoo.model_spec import ModelSpec
+from ditzoo_diffusion.borrowed_spec import KNOWN, BorrowedSpec
 from ditzoo_diffusion.schedules import CosineSpec, LinearSpec, ScaledLinearSpec, VPSpec
 from ditzoo_diffusion.specs import DDIMSpec, DDPMSpec
 
@@ -29,10 +31,28 @@ SCHEDULED = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
+# those that `diffusers:NAME` walks as a pipeline does, whatever their config
+BORROWED = tuple(name for name in SCHEDULED if name in KNOWN and name != "PNDMScheduler")
+# what a schedule says, and a borrowed scheduler is told by it
+SCHEDULE = frozenset(
+    {
+        "beta_end",
+        "beta_schedule",
+        "beta_start",
+        "clip_sample",
+        "num_train_timesteps",
+        "prediction_type",
+        "rescale_betas_zero_snr",
+        "timestep_spacing",
+        "trained_betas",
+    }
+)
 
 
 class Schedulers(Component):
-    """`DDIMScheduler` and `DDPMScheduler`; of others with a table of betas the schedule alone, and the sampler has to be said."""
+    """`DDIMScheduler` and `DDPMScheduler` as ours; others of diffusers' as the sampler `diffusers:NAME`, and where that has none the
+    schedule alone.
+    """
 
     classes = frozenset({*SAMPLED, *SCHEDULED})
     folder = "scheduler"
@@ -45,11 +65,12 @@ class Schedulers(Component):
         if curve not in BETAS or prediction not in PREDICTIONS or changed:
             told = f"{name} with beta_schedule '{curve}', prediction_type '{prediction}'" + "".join(f" and {field}" for field in changed)
             return {slot: f"no {slot} here is that of {told}; say {slot}.kind=KIND" for slot in ("schedule", "sampler")}
+        spacing = "linspace" if name in BORROWED else "leading"  # what diffusers has where a config does not say
         schedule: Data = {
             "kind": BETAS[curve].model_fields["kind"].default,
             "prediction": PREDICTIONS[prediction],
             "train_steps": config.get("num_train_timesteps", 1000),
-            "spacing": next((kind for field, kind in SPACINGS.items() if config.get(field)), config.get("timestep_spacing", "leading")),
+            "spacing": next((kind for field, kind in SPACINGS.items() if config.get(field)), config.get("timestep_spacing", spacing)),
             "zero_snr": bool(config.get("rescale_betas_zero_snr")),
         }
         schedule |= {
@@ -60,6 +81,9 @@ class Schedulers(Component):
         return {"schedule": schedule, "sampler": self._sampler(name, config)}
 
     def _sampler(self, name: str, config: Data) -> Data | str:
+        if name in BORROWED:
+            told = {field: value for field, value in config.items() if field not in SCHEDULE and field[0] != "_" and _finite(value)}
+            return {"kind": "diffusers", "scheduler": name} | ({"config": told} if told else {})
         odd = [f"{field}={config[field]!r}" for field, value in FIXED.items() if config.get(field, value) != value]
         if name in SCHEDULED or odd:
             return f"{name}{' with ' if odd else ''}{', '.join(odd)} is no sampler here; say which to use: sampler.kind=ddim"
@@ -93,6 +117,10 @@ class Schedulers(Component):
             "steps_offset": 0,
             "trained_betas": None,
         }
+        if isinstance(sampler, BorrowedSpec):
+            if folder is not None:
+                self._write(folder, config | sampler.config | {"_class_name": sampler.scheduler})
+            return None
         if isinstance(sampler, DDIMSpec) and sampler.clip is not None and not sampler.keep_eps:
             return "diffusers' DDIM clips x_0 and keeps eps; set sampler.keep_eps=true, or sampler.clip away"
         if isinstance(sampler, DDIMSpec) and sampler.eta == 0:
@@ -106,8 +134,16 @@ class Schedulers(Component):
             )
         config |= {"clip_sample": sampler.clip is not None, "clip_sample_range": sampler.clip or 1.0}
         if folder is not None:
-            (folder / self.config).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            self._write(folder, config)
         return None
+
+    def _write(self, folder: Path, config: Data) -> None:
+        (folder / self.config).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _finite(value: object) -> bool:
+    """Say whether a value can stand in a spec; what is none or without end is what a scheduler has where it is not told."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def _kinds() -> list[str]:

@@ -1,19 +1,15 @@
-"""The DiT backbone: patches, blocks made by the conditioning, a linear head.
-
-Shapes: B rows, C latent channels, (H, W) latent, N tokens, D width, p patch.
-"""
+"""The DiT backbone: a transformer over patches with a sine-cosine position table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ditzoo.interfaces import Backbone, BlockParts, Cond, Conditioning, Foreseen, Stream
-from ditzoo.layers import Attention, Mlp, TimeEmbedding, init_linears, patchify, sincos_table, unpatchify, zero_linear
+from ditzoo.interfaces import Conditioning
+from ditzoo.layers import sincos_table
+from ditzoo.patches import PatchTransformer
 
 if TYPE_CHECKING:
     from ditzoo_dit.spec import DiTSpec
@@ -23,59 +19,32 @@ DIFFUSERS_FREQUENCY_SHIFT = 1.0
 DIFFUSERS_MLP_EPS = 1e-5
 
 
-class DiT(Backbone):
-    """Peebles and Xie 2022; begins as the published code does, so with adaLN-Zero every block is the identity."""
-
-    head_modules = ("head_norm", "head_linear")
+class DiT(PatchTransformer):
+    """Peebles and Xie 2022; with adaLN-Zero every block begins as the identity."""
 
     def __init__(self, spec: DiTSpec, conditioning: Conditioning) -> None:
-        super().__init__()
-        self.spec, self.exits = spec, spec.exits
         theirs = spec.numerics == "diffusers"
-        width, patch = spec.width, spec.patch
+        super().__init__(
+            spec,
+            conditioning,
+            patch=(spec.patch,) * 2,
+            heads=spec.heads,
+            mlp_ratio=spec.mlp_ratio,
+            out_channels=spec.out_channels,
+            frequency_shift=DIFFUSERS_FREQUENCY_SHIFT if theirs else 0.0,
+            eps_mlp=DIFFUSERS_MLP_EPS if theirs else 1e-6,
+        )
+        self.spec = spec
+        self.register_buffer("position_table", self.table_of(spec.grid), persistent=False)
 
-        self.patch_embed = nn.Linear(spec.in_channels * patch**2, width)
-        init_linears(self.patch_embed)
-        self.time_embed = TimeEmbedding(width, shift=DIFFUSERS_FREQUENCY_SHIFT if theirs else 0.0)
-        for layer in (self.time_embed.fc1, self.time_embed.fc2):
-            nn.init.normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
-        self.register_buffer("position_table", sincos_table(spec.grid, width), persistent=False)
-
-        self.conditioning, self.constant_cost = conditioning, conditioning.constant_cost
-        attention = partial(Attention, width, spec.heads)
-        mlp = partial(Mlp, width, int(width * spec.mlp_ratio))
-        parts = BlockParts(width, spec.heads, attention, mlp, eps_mlp=DIFFUSERS_MLP_EPS if theirs else 1e-6)
-        self.blocks = nn.ModuleList(conditioning.block(replace(parts, index=i, count=spec.depth)) for i in range(spec.depth))
-        self.head_norm = conditioning.head_norm(width)
-        self.head_linear = nn.Linear(width, spec.out_channels * patch**2)
-        zero_linear(self.head_linear)
-
-    def positions(self, grid: Sequence[int]) -> Tensor:
+    def table(self, grid: tuple[int, ...]) -> Tensor:
         """Return the position table (N, D) of a grid, as `spec.positions` has it for grids not trained on."""
         table: Tensor = self.position_table  # type: ignore[assignment]
-        if tuple(grid) == self.spec.grid:
-            return table
-        scale = [own / n for own, n in zip(self.spec.grid, grid, strict=True)] if self.spec.positions == "interpolate" else None
-        return sincos_table(grid, self.spec.width, scale=scale).to(table)
+        return table if grid == self.spec.grid else self.table_of(grid).to(table)
 
-    def begin(self, x: Tensor, t: Tensor, cond: Cond) -> Stream:
-        return self.begin_with(x, cond, self.foresee(t, cond, x.shape[2:]))
-
-    def foresee(self, t: Tensor, cond: Cond, size: Sequence[int]) -> Foreseen:
-        if problem := self.spec.check_size(size):
-            raise ValueError(problem)
-        time = self.time_embed(t)  # (B, D)
-        positions = self.positions([extent // self.spec.patch for extent in size])  # (N, D)
-        return Foreseen(time, self.conditioning.vector(time, cond), positions)
-
-    def begin_with(self, x: Tensor, cond: Cond, foreseen: Foreseen) -> Stream:
-        grid = tuple(extent // self.spec.patch for extent in x.shape[2:])
-        time, vec, positions = foreseen
-        tokens = self.patch_embed(patchify(x, (self.spec.patch,) * 2)) + positions  # (B, N, D)
-        return self.conditioning.enter(Stream(tokens, time, cond, grid, vec=vec, positions=positions))
-
-    def head(self, stream: Stream, exit: int | None = None) -> Tensor:
-        stream = self.conditioning.leave(stream)
-        tokens = self.head_linear(self.head_norm(stream.tokens, stream))  # (B, N, p * p * out)
-        return unpatchify(tokens, stream.grid, (self.spec.patch,) * 2)
+    def table_of(self, grid: Sequence[int]) -> Tensor:
+        """Compute the table (N, D) of a grid: `interpolate` stretches that of the own grid over it."""
+        spec = self.spec
+        own = spec.grid if spec.positions == "interpolate" else grid
+        scale = [extent / n / spec.interpolation_scale for extent, n in zip(own, grid, strict=True)]
+        return sincos_table(grid, spec.width, scale=scale)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ditzoo.layouts import Computed, Copies, Data, Inspection, Layout, Reshaped, Row, Same, Stacked, linear, value_at
+from ditzoo.layouts import Computed, Copies, Data, Inspection, Layout, Row, Same, Stacked, convolution, expanded, value_at
 from ditzoo.model_spec import ModelSpec
 from ditzoo_dit.configs import from_config, to_config
 from ditzoo_dit.inspection import from_diffusers_names, from_original_names
@@ -51,24 +51,12 @@ EMBEDDERS = {
     "class_embedder.embedding_table.weight": "prompt.table.weight",
 }
 SHAPE = {"backbone.kind": "dit", "conditioning.kind": "adaln-zero", "prompt.kind": "label", "backbone.mlp_ratio": 4.0}
-DIT = {"backbone.kind": "dit", "conditioning.kind": "adaln-zero", "prompt.kind": "label"}
-
-
-def expanded(table: Mapping[str, str], depth: int) -> list[Row]:
-    """Return the rows of a table of linear layers: those with `{i}` once a block."""
-    return [
-        row
-        for theirs, ours in table.items()
-        for i in range(depth if "{i}" in theirs else 1)
-        for row in linear(theirs.format(i=i), ours.format(i=i))
-    ]
+DIT = {"backbone.kind": "dit", "backbone.interpolation_scale": 1.0, "conditioning.kind": "adaln-zero", "prompt.kind": "label"}
 
 
 def patch_rows(theirs: str, spec: DiTSpec) -> list[Row]:
-    """Return the rows of the patch embedding: a convolution there, a linear layer over flattened patches here."""
-    shape = (spec.width, spec.in_channels, spec.patch, spec.patch)
-    ours = "backbone.patch_embed"
-    return [Reshaped((f"{theirs}.weight",), (f"{ours}.weight",), shape), Same((f"{theirs}.bias",), (f"{ours}.bias",))]
+    """Return the rows of the patch embedding."""
+    return convolution(theirs, "backbone.patch_embed", (spec.width, spec.in_channels, spec.patch, spec.patch))
 
 
 class DiffusersDiT(Layout):
@@ -115,6 +103,9 @@ class DiffusersDiT(Layout):
 
     def inspect(self, tensors: Mapping[str, Tensor]) -> Inspection:
         return from_diffusers_names(tensors)
+
+    def reads(self, config: Data) -> bool:
+        return config.get("norm_type", "ada_norm_zero") == "ada_norm_zero"
 
     def read_config(self, config: Data) -> dict[str, Data]:
         return from_config(config)

@@ -27,7 +27,8 @@ class DiTSpec(BackboneSpec):
 
     `size` fills width, depth and heads from the paper's table 1; a field that is given wins over it. `positions` says
     which latents are served: `fixed` only those of `input_size`; `extend` any, with the sine-cosine table continued;
-    `interpolate` any, with the table of `input_size` stretched over the grid. `numerics` is whose arithmetic the
+    `interpolate` any, with the table of `input_size` stretched over the grid. Positions are divided by `interpolation_scale`, as where
+    training went on from a smaller size. `numerics` is whose arithmetic the
     weights mean: the original code's, or diffusers', which differs in the time frequencies and one epsilon.
     """
 
@@ -40,6 +41,7 @@ class DiTSpec(BackboneSpec):
     input_size: Size = (32, 32)
     learn_sigma: bool = True
     positions: Literal["fixed", "extend", "interpolate"] = "fixed"
+    interpolation_scale: float = Field(1.0, gt=0)
     numerics: Literal["original", "diffusers"] = "original"
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Feature networks: `fashion-cnn` and `avatar-cnn`, our own, shipped; `inception`, over which a Fréchet distance is called FID."""
+"""Feature networks: `fashion-cnn` and `avatar-cnn`, our own; `inception`, over which a distance is called FID."""
 
 from __future__ import annotations
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
-from ditzoo.checkpoints import open_file
-from ditzoo.errors import CheckpointError, EvaluationError
-from ditzoo.interfaces import Features, Seen
-from ditzoo.places import file_sha256
+from ditzoo.interfaces import Seen
+from ditzoo_features.shipped import Small
 
-SHIPPED = Path(__file__).with_name("avatar-cnn.safetensors")
 VALUES = (3, 2, 6, 5, 2, 6, 2, 2, 5)  # of skin, length, hair, shirt, mood, background, glasses, beard, hat
 
 
@@ -33,25 +28,15 @@ class Network(nn.Module):
         return features, [head(features) for head in self.heads]
 
 
-class AvatarCNN(Features):
-    """The network with its weights, frozen."""
+class AvatarCNN(Small):
+    """The network with its weights."""
 
-    def __init__(self, network: Network, sha256: str) -> None:
-        self.network, self.sha256 = network.eval().requires_grad_(False), sha256
+    name, network_class, looks_at = "avatar-cnn", Network, "3x16x16 pictures"
 
     @classmethod
-    def opened(cls, weights: str | None) -> AvatarCNN:
-        path = SHIPPED if weights is None else Path(weights).expanduser()
-        network = Network()
-        try:
-            network.load_state_dict(open_file(path).tensors)
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} does not hold avatar-cnn: {str(error).splitlines()[-1].strip()}") from error
-        return cls(network, file_sha256(path))
+    def fits(cls, size: tuple[int, ...]) -> bool:
+        return size == (3, 16, 16)
 
-    def see(self, pixels: Tensor) -> Seen:
-        if tuple(pixels.shape[1:]) != (3, 16, 16):
-            raise EvaluationError(f"features 'avatar-cnn' look at 3x16x16 pictures, found {'x'.join(map(str, pixels.shape[1:]))}")
-        with torch.no_grad():
-            features, scores = self.network(pixels.float().cpu())
+    def seen(self, pixels: Tensor) -> Seen:
+        features, scores = self.network(pixels)
         return Seen(features, None, None, torch.stack([score.argmax(1) for score in scores], 1))

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
 from torch import Tensor, nn
 
-from ditzoo.checkpoints import open_file
-from ditzoo.errors import CheckpointError, EvaluationError
-from ditzoo.interfaces import Features, Seen
-from ditzoo.places import file_sha256
+from ditzoo.interfaces import Seen
+from ditzoo_features.shipped import Small
 
 LAST_POOLING = 11  # in the trunk: after three convolutions with norm and ReLU, and two poolings
-SHIPPED = Path(__file__).with_name("fashion-cnn.safetensors")
 
 
 class Network(nn.Module):
@@ -31,31 +25,22 @@ class Network(nn.Module):
         features = self.trunk(pixels)
         return features, self.classes(features)
 
-    def see(self, pixels: Tensor) -> Seen:
+    def see_places(self, pixels: Tensor) -> Seen:
         """Features, scores, and what the last convolution finds at 7x7 places, (B, 96, 7, 7)."""
         places = self.trunk[:LAST_POOLING](pixels)
         features = self.trunk[LAST_POOLING:](places)
         return Seen(features, self.classes(features), places)
 
 
-class FashionCNN(Features):
-    """The network with its weights, frozen."""
+class FashionCNN(Small):
+    """The network with its weights."""
 
-    def __init__(self, network: Network, sha256: str) -> None:
-        self.network, self.sha256 = network.eval().requires_grad_(False), sha256
+    name, network_class, looks_at = "fashion-cnn", Network, "1x28x28 pictures"
 
     @classmethod
-    def opened(cls, weights: str | None) -> FashionCNN:
-        path = SHIPPED if weights is None else Path(weights).expanduser()
-        network = Network()
-        try:
-            network.load_state_dict(open_file(path).tensors)
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} does not hold fashion-cnn: {str(error).splitlines()[-1].strip()}") from error
-        return cls(network, file_sha256(path))
+    def fits(cls, size: tuple[int, ...]) -> bool:
+        return size == (1, 28, 28)
 
-    def see(self, pixels: Tensor) -> Seen:
-        if tuple(pixels.shape[1:]) != (1, 28, 28):
-            raise EvaluationError(f"features 'fashion-cnn' look at 1x28x28 pictures, found {'x'.join(map(str, pixels.shape[1:]))}")
-        with torch.no_grad():
-            return self.network.see(pixels.float().cpu())
+    def seen(self, pixels: Tensor) -> Seen:
+        assert isinstance(self.network, Network)
+        return self.network.see_places(pixels)

@@ -27,7 +27,7 @@ class FashionCNNSpec(FeaturesSpec):
     def build(self) -> Features:
         from ditzoo_features.fashion_cnn import FashionCNN
 
-        return FashionCNN.opened(self.weights)
+        return FashionCNN(self.weights)
 
 
 class AvatarCNNSpec(FeaturesSpec):
@@ -43,7 +43,23 @@ class AvatarCNNSpec(FeaturesSpec):
     def build(self) -> Features:
         from ditzoo_features.avatar_cnn import AvatarCNN
 
-        return AvatarCNN.opened(self.weights)
+        return AvatarCNN(self.weights)
+
+
+class MotionCNNSpec(FeaturesSpec):
+    """A small space-time network that reads article, motion and speed of a moving article; 192 features, weights ship with this plugin.
+
+    For grey clips of any size from 3 frames of 8x8. `weights` is another file of the same network.
+    """
+
+    kind: Literal["motion-cnn"] = "motion-cnn"
+    distance: ClassVar[str] = "Fréchet video distance over motion-cnn"
+    weights: str | None = None
+
+    def build(self) -> Features:
+        from ditzoo_features.motion_cnn import MotionCNN
+
+        return MotionCNN(self.weights)
 
 
 class InceptionSpec(FeaturesSpec):

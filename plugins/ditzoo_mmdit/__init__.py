@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from ditzoo.hookspecs import hookimpl
-from ditzoo.layouts import Component, Layout
+from ditzoo.layouts import Layout
 from ditzoo.specs import Part
 
 
 @hookimpl
 def ditzoo_parts() -> list[type[Part]]:
-    from ditzoo_mmdit.sd3_text import SD3TextSpec
     from ditzoo_mmdit.spec import JointAttentionSpec, MMDiTSpec
-    from ditzoo_mmdit.words import TextTokensSpec
 
-    return [MMDiTSpec, JointAttentionSpec, TextTokensSpec, SD3TextSpec]
+    return [MMDiTSpec, JointAttentionSpec]
 
 
 @hookimpl
@@ -21,10 +19,3 @@ def ditzoo_layouts() -> list[Layout]:
     from ditzoo_mmdit.layouts import DiffusersSD3, SingleFileSD3
 
     return [DiffusersSD3(), SingleFileSD3()]
-
-
-@hookimpl
-def ditzoo_components() -> list[Component]:
-    from ditzoo_mmdit.components import TextEncoders, Tokenizers
-
-    return [TextEncoders(), Tokenizers()]

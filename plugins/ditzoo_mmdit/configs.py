@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from ditzoo.errors import LayoutError
-from ditzoo.layouts import Data
+from ditzoo.layouts import Data, value_at
 from ditzoo.model_spec import ModelSpec
-from ditzoo_mmdit.sd3_text import SD3TextSpec
 from ditzoo_mmdit.spec import JointAttentionSpec, MMDiTSpec
 
 DEFAULTS: Data = {
@@ -61,8 +60,9 @@ def from_config(config: Data) -> dict[str, Data]:
 
 def to_config(spec: ModelSpec) -> Data:
     """Return the config of a square MM-DiT; raise `LayoutError` for one that is not."""
-    backbone, conditioning, prompt = spec.backbone, spec.conditioning, spec.prompt
-    if not (isinstance(backbone, MMDiTSpec) and isinstance(conditioning, JointAttentionSpec) and isinstance(prompt, SD3TextSpec)):
+    backbone, conditioning = spec.backbone, spec.conditioning
+    pooled, states = value_at(spec, "prompt.pooled"), value_at(spec, "prompt.states")
+    if not (isinstance(backbone, MMDiTSpec) and isinstance(conditioning, JointAttentionSpec) and pooled and states):
         raise LayoutError("diffusers' SD3Transformer2DModel is a backbone 'mmdit' with joint-attention and sd3-text")
     height, width = backbone.input_size
     if height != width:
@@ -75,9 +75,9 @@ def to_config(spec: ModelSpec) -> Data:
         "num_layers": backbone.depth,
         "attention_head_dim": backbone.width // backbone.heads,
         "num_attention_heads": backbone.heads,
-        "joint_attention_dim": prompt.states,
+        "joint_attention_dim": states,
         "caption_projection_dim": backbone.width,
-        "pooled_projection_dim": prompt.pooled,
+        "pooled_projection_dim": pooled,
         "out_channels": backbone.in_channels,
         "pos_embed_max_size": backbone.table,
         "dual_attention_layers": list(range(conditioning.dual)),

@@ -38,12 +38,12 @@ class JointBlock(nn.Module):
     def forward(self, stream: Stream) -> Stream:
         x, context = stream.tokens, stream.context
         assert context is not None, "enter() puts the prompt's tokens there"
-        shift1, scale1, gate1, shift2, scale2, gate2, *dual = stream.modulation(self.modulation).chunk(
-            9 if self.dual_attention else 6, dim=-1
-        )
-        turns = stream.modulation(self.context_modulation).chunk(2 if self.context_mlp is None else 6, dim=-1)
+        own = stream.over_tokens(stream.modulation(self.modulation))
+        theirs = stream.over_context(stream.modulation(self.context_modulation))
+        shift1, scale1, gate1, shift2, scale2, gate2, *dual = own.chunk(9 if self.dual_attention else 6, dim=-1)
+        turns = theirs.chunk(2 if self.context_mlp is None else 6, dim=-1)
         normed = self.norm(x)
-        seen, told = self._looked(modulate(normed, shift1, scale1), modulate(self.norm(context), *turns[:2]), stream.cond.mask)
+        seen, told = self._looked(modulate(normed, shift1, scale1), modulate(self.norm(context), *turns[:2]), stream)
         after = gated(x, gate1, seen)
         if self.dual_attention is not None:
             shift3, scale3, gate3 = dual
@@ -55,13 +55,15 @@ class JointBlock(nn.Module):
             context = gated(context, gate_mlp, self.context_mlp(modulate(self.norm_mlp(context), shift, scale), stream))
         return replace(stream, tokens=after, context=context)
 
-    def _looked(self, image: Tensor, prompt: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One attention over image and prompt tokens, those that the mask (B, L) leaves out not looked at; split again and projected."""
+    def _looked(self, image: Tensor, prompt: Tensor, stream: Stream) -> tuple[Tensor, Tensor]:
+        """One attention over image and prompt tokens, those that the prompt's mask leaves out not looked at; split again and projected."""
         pairs = zip(self.attention.qkv(image), self.context_attention.qkv(prompt), strict=True)
-        keep = None if mask is None else torch.cat([mask.new_ones(len(mask), image.shape[1]), mask], 1)[:, None, None]
         q, k, v = (torch.cat(pair, dim=2) for pair in pairs)  # the image first, as diffusers has it
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
-        out = rearrange(out, "b h n d -> b n (h d)")
+        mask = stream.cond.mask
+        if mask is not None:
+            mask = stream.beside(mask)
+            mask = torch.cat([mask.new_ones(len(mask), image.shape[1]), mask], 1)
+        out = rearrange(self.attention.look(q, k, v, stream, mask), "b h n d -> b n (h d)")
         return self.attention.out(out[:, : image.shape[1]]), self.context_attention.out(out[:, image.shape[1] :])
 
 
@@ -88,4 +90,5 @@ class JointAttention(Conditioning):
         return F.silu(time + cond.vec)
 
     def enter(self, stream: Stream) -> Stream:
-        return replace(super().enter(stream), context=stream.cond.tokens)
+        stream = super().enter(stream)
+        return replace(stream, context=stream.beside(stream.cond.tokens))

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ditzoo.layouts import Data, Layout, Reshaped, Row, Same, Stacked, Swapped, linear, value_at
+from ditzoo.layouts import Data, Layout, Row, Same, Stacked, Swapped, convolution, linear, value_at
 from ditzoo.model_spec import ModelSpec
 from ditzoo_mmdit.configs import from_config, to_config
-from ditzoo_mmdit.sd3_text import SD3TextSpec
 from ditzoo_mmdit.spec import JointAttentionSpec, MMDiTSpec
 
 if TYPE_CHECKING:
@@ -97,9 +96,7 @@ def _norm(theirs: str, ours: str) -> Row:
 
 
 def _patches(theirs: str, spec: MMDiTSpec) -> list[Row]:
-    shape = (spec.width, spec.in_channels, spec.patch, spec.patch)
-    ours = "backbone.patch_embed"
-    return [Reshaped((f"{theirs}.weight",), (f"{ours}.weight",), shape), Same((f"{theirs}.bias",), (f"{ours}.bias",))]
+    return convolution(theirs, "backbone.patch_embed", (spec.width, spec.in_channels, spec.patch, spec.patch))
 
 
 def _parts(spec: ModelSpec) -> tuple[MMDiTSpec, int]:
@@ -134,8 +131,7 @@ class DiffusersSD3(Layout):
     }
 
     def members_of(self, spec: ModelSpec) -> tuple[str, ...]:
-        folders = spec.prompt.folders if isinstance(spec.prompt, SD3TextSpec) else ()
-        return (*self.members, *folders)
+        return (*self.members, *getattr(spec.prompt, "folders", ()))
 
     def rows(self, spec: ModelSpec, own: Mapping[str, Tensor]) -> list[Row]:
         backbone, dual = _parts(spec)

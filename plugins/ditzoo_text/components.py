@@ -1,4 +1,4 @@
-"""The text encoders and tokenizers of a Stable Diffusion 3 pipeline as the source of the prompt `sd3-text`, and back."""
+"""The text encoders and tokenizers of a diffusers pipeline as the source of a prompt with frozen encoders, and back."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ditzoo.layouts import Component, Data
 from ditzoo.model_spec import ModelSpec
-from ditzoo_mmdit.sd3_text import SD3TextSpec
+from ditzoo_text.frozen import FrozenTextSpec
 
 
 class TextEncoders(Component):
-    """Only told where they are; nothing is opened before a prompt is encoded."""
+    """Only told where they are; nothing is opened before a prompt is encoded. Which prompt it is the network's layout says."""
 
     classes = frozenset({"CLIPTextModelWithProjection", "T5EncoderModel"})
     folder = "text_encoder"
@@ -29,12 +29,12 @@ class TextEncoders(Component):
 
     def write(self, spec: ModelSpec, folder: Path | None) -> str | None:
         prompt = spec.prompt
-        if not isinstance(prompt, SD3TextSpec):
-            return f"a StableDiffusion3Pipeline reads text with two CLIPs and T5, and the prompt is '{prompt.kind}'"
-        if prompt.source is None or not Path(prompt.source).expanduser().is_dir():
+        if not isinstance(prompt, FrozenTextSpec):
+            return f"this pipeline reads text with encoders of transformers, and the prompt is '{prompt.kind}'"
+        if prompt.local is None:
             return f"the encoders of '{prompt.source}' are not in a folder of this machine; fetch them and set prompt.source to the folder"
         if folder is not None:
-            shutil.copytree(Path(prompt.source).expanduser() / folder.name, folder, dirs_exist_ok=True)
+            shutil.copytree(prompt.local / folder.name, folder, dirs_exist_ok=True)
         return None
 
 

@@ -77,6 +77,6 @@ class TextTokensSpec(PromptSpec):
         return " ".join(self.vocabulary[index] for index in item)
 
     def build(self, width: int) -> Prompt:
-        from ditzoo_mmdit.text import TextTokens
+        from ditzoo_text.text import TextTokens
 
         return TextTokens(self, width)

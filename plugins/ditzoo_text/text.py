@@ -12,7 +12,7 @@ from ditzoo.interfaces import Cond, Prompt
 from ditzoo.layers import Attention, Mlp
 
 if TYPE_CHECKING:
-    from ditzoo_mmdit.words import TextTokensSpec
+    from ditzoo_text.words import TextTokensSpec
 
 
 class Layer(nn.Module):

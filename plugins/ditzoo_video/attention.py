@@ -1,0 +1,88 @@
+"""Self-attention within the groups of a pattern, queries and keys turned by rotary angles where positions have them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from ditzoo.interfaces import Pattern, Stream
+from ditzoo.layers import Attention
+
+Grids = tuple[tuple[int, ...], ...]
+
+
+class Looks(NamedTuple):
+    """Groups of one shape: tokens (G, n) that look at tokens (G, m), by their place in the row."""
+
+    queries: Tensor
+    keys: Tensor
+
+
+class GroupedAttention(Attention):
+    """Attention of block `index` of a network over grids. Tokens behind those of the grids, as many for each clip, belong to no group:
+    all of their clip see them, and they see all of it.
+    """
+
+    def __init__(self, width: int, heads: int, pattern: Pattern, index: int, qk_norm: Literal["rms"] | None = None) -> None:
+        super().__init__(width, heads, qk_norm=qk_norm)
+        self.pattern, self.index = pattern, index
+
+    def look(self, q: Tensor, k: Tensor, v: Tensor, stream: Stream | None, mask: Tensor | None) -> Tensor:
+        """Let tokens, those of the stream's grids first, look within their groups; mask (B, N) says which keys count."""
+        assert stream is not None, "a grid is needed to tell the groups"
+        if stream.positions is not None:
+            q, k = turned(q, stream.positions), turned(k, stream.positions)
+        looks = planned(self.pattern, stream.grids, self.index, (q.shape[2] - stream.count) // len(stream.grids))
+        return within(looks, q, k, v, mask)
+
+
+@lru_cache(maxsize=256)
+def planned(pattern: Pattern, grids: Grids, block: int, beyond: int) -> tuple[Looks, ...]:
+    """Return who looks at whom in a block over clips of some grids one after another, with `beyond` tokens for each behind them all."""
+    total, start = sum(map(math.prod, grids)), 0
+    found: dict[tuple[int, int], list[Looks]] = {}
+    for clip, grid in enumerate(grids):
+        count = math.prod(grid)
+        extra = total + clip * beyond + torch.arange(beyond)
+        groups = [rows + start for rows in pattern.groups(grid, block)]
+        whole = torch.cat([torch.arange(start, start + count), extra])[None]
+        if groups[0].shape == (1, count):
+            parts = [Looks(whole, whole)]
+        else:
+            parts = [Looks(rows, torch.cat([rows, extra.expand(len(rows), -1)], 1)) for rows in groups]
+            parts += [Looks(extra[None], whole)] if beyond else []
+        for part in parts:
+            found.setdefault((part.queries.shape[1], part.keys.shape[1]), []).append(part)
+        start += count
+    return tuple(Looks(torch.cat([part.queries for part in parts]), torch.cat([part.keys for part in parts])) for parts in found.values())
+
+
+def within(looks: Sequence[Looks], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return attention (B, H, N, d) where each token looks at those of its group; mask (B, N) says which keys count."""
+    if looks[0].queries.shape == looks[0].keys.shape == (1, q.shape[2]):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None])
+    parts, places = [], []
+    for queries, keys in looks:
+        queries, keys = queries.to(q.device), keys.to(q.device)
+        own, theirs, values = (rearrange(z[:, :, rows], "b h g n d -> (b g) h n d") for z, rows in ((q, queries), (k, keys), (v, keys)))
+        keep = None if mask is None else rearrange(mask[:, keys], "b g n -> (b g) 1 1 n")
+        out = F.scaled_dot_product_attention(own, theirs, values, attn_mask=keep)
+        parts.append(rearrange(out, "(b g) h n d -> b h (g n) d", g=len(queries)))
+        places.append(queries.flatten())
+    return torch.cat(parts, dim=2)[:, :, torch.argsort(torch.cat(places))]
+
+
+def turned(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn pairs of neighbouring channels of x (B, H, N, d) by angles (M, d / 2); later tokens stay (Su et al. 2021, eq. 34)."""
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    count = len(angles)
+    a, b = x[:, :, :count].unflatten(-1, (-1, 2)).unbind(-1)
+    spun = torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
+    return spun if count == x.shape[2] else torch.cat([spun, x[:, :, count:]], dim=2)

@@ -1,0 +1,68 @@
+"""The spec of `moving-fashion`: real articles of clothing in synthetic motion, made when they are asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ditzoo.specs import DatasetSlot, DatasetSpec, Positive
+
+if TYPE_CHECKING:
+    from ditzoo.interfaces import Dataset
+
+MOTIONS = ("left", "right", "up", "down", "clockwise", "anticlockwise", "bouncing")
+SPEEDS = ("slow", "fast")
+
+
+class MovingFashionSpec(DatasetSpec):
+    """Clips of an article that goes left, right, up or down, turns, or bounces, slowly or fast; what leaves comes back opposite.
+
+    Items have captions such as "ankle boot, left, fast", of which `unsaid` leaves a part out. Clip i has article i of `articles`, over and
+    over, and otherwise depends on (`seed`, i) alone. Its frames, height and width are each one of `frames`, `heights` and `widths`;
+    `one_size` makes every clip of the largest.
+    """
+
+    kind: Literal["moving-fashion"] = "moving-fashion"
+    articles: DatasetSlot = Field({"kind": "fashion-mnist"})  # type: ignore[assignment]
+    count: Positive | None = None
+    seed: int = Field(0, ge=0)
+    frames: tuple[Positive, ...] = (8, 12, 16)
+    heights: tuple[Positive, ...] = (28, 36)
+    widths: tuple[Positive, ...] = (28, 36, 40)
+    one_size: bool = False
+    unsaid: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _fits_articles(self) -> MovingFashionSpec:
+        if self.articles.item_channels != 1 or len(self.articles.item_size) != 2:
+            raise ValueError(f"articles are grey pictures, and '{self.articles.kind}' has {self.articles.item_channels} channels")
+        height, width = self.articles.item_size
+        if min(self.heights) < height or min(self.widths) < width:
+            raise ValueError(
+                f"articles are {height}x{width}, and the smallest clip is {min(self.heights)}x{min(self.widths)}; make it as large at least"
+            )
+        return self
+
+    @property
+    def item_size(self) -> tuple[int, ...]:
+        return max(self.frames), max(self.heights), max(self.widths)
+
+    @property
+    def item_sizes(self) -> tuple[tuple[int, ...], ...]:
+        if self.one_size:
+            return (self.item_size,)
+        return tuple((t, h, w) for t in sorted(set(self.frames)) for h in sorted(set(self.heights)) for w in sorted(set(self.widths)))
+
+    @property
+    def item_channels(self) -> int:
+        return 1
+
+    def build(self) -> Dataset:
+        from ditzoo_video.moving import MovingFashion
+
+        return MovingFashion(self)
+
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        return {"": {}}
