@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -35,12 +36,25 @@ def view(module: Module, other: Other) -> Module:
     return found
 
 
+@dataclass(frozen=True)
+class Same:
+    """A value that equals itself alone. It is kept alive, so that no other takes its place unseen."""
+
+    value: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
 def standing(module: nn.Module) -> tuple[object, ...]:
-    """Return what changes where a module is replaced, a parameter is moved, cast or written to, or the mode is another.
+    """Return what changes where a module or an attribute of one is replaced, or a parameter is moved, cast or written to.
 
     What is written past autograd's eyes, through `parameter.data`, is not seen.
     """
-    modules = tuple((one, one.training) for one in module.modules())  # kept alive, so that no other takes its place unseen
+    modules = tuple((Same(one), *map(Same, one.__dict__.values())) for one in module.modules())
     return modules, tuple(_standing(tensor) for tensor in (*module.parameters(), *module.buffers()))
 
 
