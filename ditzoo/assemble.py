@@ -5,7 +5,7 @@ A saved model is a folder with `ditzoo.json` (the spec), `model.safetensors` or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from ditzoo.checkpoints import open_checkpoint
 from ditzoo.errors import CheckpointError, OutputError, SpecError, listed, suggest
 from ditzoo.files import writable_folder, write_text
 from ditzoo.hub_errors import Access
-from ditzoo.interfaces import Backbone, Cond, Prompt
+from ditzoo.interfaces import Backbone, Cond, Prompt, Runtime
 from ditzoo.lora import Adapted, held_by
 from ditzoo.model_spec import ModelSpec, Weights
 from ditzoo.places import file_sha256
 from ditzoo.repositories import SPEC_FILE
 from ditzoo.sources import WEIGHTS_FILE, Found, resolve
+from ditzoo.specs import RuntimeSpec
+from ditzoo.views import standing
 from ditzoo.weights import fill, save_weights
 from ditzoo.zoo import Zoo
 
@@ -39,12 +41,34 @@ class Model(Adapted):
         if spec.exits is not None:
             self.backbone.given_exits = spec.exits.build(self.backbone, width)
         self.prompt: Prompt = spec.prompt.build(width)
+        self.runtime: Runtime | None = spec.runtime.build() if spec.runtime is not None else None
+        self._prepared: tuple[object, Backbone] | None = None
 
     def forward(self, x: Tensor, t: Tensor, items: Any) -> Tensor:
         """Return the native prediction at latents x (B, C, *S), model times t (B,) and prompt items."""
         cond: Cond = self.prompt.encode(items)
-        prediction: Tensor = self.backbone(x, t, cond)
+        prediction: Tensor = self.runner(x, t, cond)
         return prediction
+
+    @property
+    def runner(self) -> Backbone:
+        """The backbone as it runs: without gradients as the runtime prepares it, anew where it has changed since; else the plain one."""
+        if self.runtime is None or torch.is_grad_enabled():
+            return self.backbone
+        now = (self.runtime, standing(self.backbone))
+        if self._prepared is None or self._prepared[0] != now:
+            self._prepared = None  # what it held is free before the next is made
+            self._prepared = now, self.runtime.prepare(self.backbone)
+        return self._prepared[1]
+
+    def prepare(self) -> Model:
+        """Have the runtime prepare the backbone now, and measure what it measures, rather than at the first picture; return self."""
+        with torch.no_grad():
+            assert isinstance(self.runner, Backbone)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prepared": None}  # copies prepare their own
 
     @property
     def device(self) -> torch.device:
@@ -104,7 +128,8 @@ def save(
     written = save_weights(model, folder / WEIGHTS_FILE, dtype=as_dtype(dtype), max_shard_size=max_shard_size)
     trained = spec.weights.schedule if spec.weights else spec.schedule
     weights = Weights(file=written[-1].name, schedule=trained, latent=spec.codec.latent())
-    spec = spec.model_copy(update={"weights": weights} | {name: part.packed(folder) for name, part in spec.parts.items()})
+    packed = {name: part.packed(folder) for name, part in spec.parts.items()}
+    spec = spec.model_copy(update={"weights": weights} | packed | {"runtime": None})
     write_text(folder / SPEC_FILE, spec.model_dump_json(indent=2) + "\n")
     write_card(spec, folder, grid=grid, repo=repo)
 
@@ -140,6 +165,7 @@ def load(
     *,
     zoo: Zoo | None = None,
     settings: Iterable[str] = (),
+    runtime: RuntimeSpec | Mapping[str, Any] | str | None = None,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device = "cpu",
     revision: str | None = None,
@@ -155,6 +181,7 @@ def load(
     Args:
         name: a catalogue name or alias, `hf-hub:OWNER/REPO[@REVISION]`, `local-dir:FOLDER`, `local-file:CHECKPOINT` or `SPEC.toml`.
         settings: `path.to.field=value` laid over the spec; checked before any weight is read or fetched.
+        runtime: how it is prepared to run, a kind or a part; where None the spec's, or what is measured to be fast here.
         dtype: what floating weights are cast to (fp32 if None); `"keep"` leaves them as the file has them. `torch_dtype` is the same.
         device: where they go.
         revision, token, cache_dir, local_files_only: as in `from_pretrained`.
@@ -170,7 +197,7 @@ def load(
         LockError: something is not what the lock says.
     """
     for word in unknown:
-        options = ("settings", "dtype", "device", "revision", "token", "cache_dir", "local_files_only", "lock")
+        options = ("settings", "runtime", "dtype", "device", "revision", "token", "cache_dir", "local_files_only", "lock")
         raise SpecError(f"load takes no argument '{word}'{suggest(word, options)}")
     access = Access(token, cache_dir, local_files_only)
     found = resolve(name, zoo or Zoo.installed(), settings, access=access, revision=revision)
@@ -178,11 +205,13 @@ def load(
         from ditzoo.locks import hold
 
         found = hold(found, Path(lock))
+    if runtime is not None:
+        found = found.under(runtime)
     return load_found(found, dtype=dtype if dtype is not None else torch_dtype, device=device)
 
 
 def load_found(found: Found, *, dtype: torch.dtype | str | None = None, device: str | torch.device = "cpu") -> Model:
-    """Load the model that a name was resolved to."""
+    """Load the model that a name was resolved to, under its runtime or else the default one."""
     found = found.opened()
     spec, files = found.spec, found.weights()
     assert spec.weights is not None, "opened() looks"
@@ -199,7 +228,14 @@ def load_found(found: Found, *, dtype: torch.dtype | str | None = None, device: 
     cast = None if dtype == "keep" else as_dtype(dtype) or torch.float32
     layout = found.zoo.layout(spec.weights.layout)
     fill(model, checkpoint, spec, layout, layouts=found.zoo.layouts.values(), dtype=cast, device=device)
+    model.runtime = runtime_of(spec, found.zoo)
     return model.to(device).eval().requires_grad_(False)
+
+
+def runtime_of(spec: ModelSpec, zoo: Zoo) -> Runtime | None:
+    """Return the runtime that a spec names, or else the default of a zoo; None where neither is."""
+    declared = spec.runtime or zoo.default_runtime()
+    return None if declared is None else declared.build()
 
 
 def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ditzoo.assemble import Model, as_dtype, build
+from ditzoo.assemble import Model, as_dtype, build, runtime_of
 from ditzoo.cards import Figures, figures_of
 from ditzoo.files import write_text
 from ditzoo.model_spec import ModelSpec
@@ -32,6 +32,7 @@ COLUMNS = (
     "dtype",
     "device",
     "threads",
+    "runtime",
     "parameters",
     "gmacs",
     "weights_mb",
@@ -57,13 +58,14 @@ def bench(
     spec = found.spec
     figures = figures_of(spec, found.folder)
     model = build(spec).to(device, as_dtype(dtype)).requires_grad_(False)
+    model.runtime = runtime_of(spec, found.zoo)
     library, theirs = counterpart(spec, found.zoo) if against else (None, None)
     if theirs is not None:
         theirs.to(device, as_dtype(dtype))
     rows = []
     for batch in tqdm(batches, desc=spec.name, unit="batch", disable=None):
         runs = {"ours": ours(model, batch), **({"theirs": of_theirs(theirs, model, batch)} if theirs is not None else {})}
-        rows.append(row(spec, figures, batch, dtype, device, library, timed(runs, repeats, torch.device(device))))
+        rows.append(row(spec, figures, batch, dtype, device, library, timed(runs, repeats, torch.device(device)), model))
     del model, theirs
     gc.collect()
     return rows
@@ -112,7 +114,14 @@ def timed(runs: dict[str, Callable[[], Any]], repeats: int, device: torch.device
 
 
 def row(
-    spec: ModelSpec, figures: Figures, batch: int, dtype: str, device: str, library: str | None, seconds: dict[str, list[float]]
+    spec: ModelSpec,
+    figures: Figures,
+    batch: int,
+    dtype: str,
+    device: str,
+    library: str | None,
+    seconds: dict[str, list[float]],
+    model: Model,
 ) -> dict[str, Any]:
     """Return a row of the CSV."""
     mine = sorted(seconds["ours"])
@@ -124,6 +133,7 @@ def row(
         "dtype": dtype,
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
         "threads": torch.get_num_threads(),
+        "runtime": model.runtime.told if model.runtime is not None else "",
         "parameters": figures.parameters,
         "gmacs": round(figures.macs / 1e9, 3),
         "weights_mb": round(figures.weight_bytes / 1e6, 1),

@@ -87,6 +87,7 @@ def render(data: dict[str, Any]) -> str:
     lines += ["", "Parts"] + [f"  {slot:<14}{_fields(spec[slot])}" for slot in slots]
     lines += [
         f"  {'guidance':<14}{_fields(spec['guidance'])}",
+        *([f"  {'runtime':<14}{data['runtime']}, where none is named"] if data.get("runtime") and not spec["runtime"] else []),
         "",
         "Computed from a meta build, one sample, fp32",
         f"  {'pixels':<14}{shape(data['size'])}, latent {shape(data['latent'])}, {data['tokens']} tokens",

@@ -43,7 +43,8 @@ class Denoiser:
     """`denoise(x, t) -> Prediction` for one run: a backbone under a schedule, guided by branches.
 
     `evaluate` is how their outputs come about; None runs them as one batch, each to its own depth. Of frames that are given it sees and
-    predicts the given data, whatever x has there.
+    predicts the given data, whatever x has there. `steps` is in how many the schedule is walked: what depends on its times alone is then
+    computed for all of them at once.
     """
 
     backbone: Backbone
@@ -53,11 +54,12 @@ class Denoiser:
     rescale: float = 0.0
     evaluate: Evaluate | None = None
     given: Given | None = None
+    steps: int | None = None
 
     @cached_property
     def passes(self) -> Passes:
         """The counted passes of this run."""
-        return Passes(self.backbone, self.schedule, self.ledger, self.given)
+        return Passes(self.backbone, self.schedule, self.ledger, given=self.given, steps=self.steps)
 
     def under(self, policy: DepthPolicy) -> Denoiser:
         """Return the same with its branches evaluated as a depth policy has it."""

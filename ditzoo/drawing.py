@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ditzoo.assemble import Model, build, load_found
+from ditzoo.assemble import Model, build, load_found, runtime_of
 from ditzoo.clips import write_each
 from ditzoo.errors import SamplingError
 from ditzoo.files import write_text
@@ -43,7 +43,8 @@ def draw(
     spec = found.spec
     device, dtype = usable_device(request["device"]), getattr(torch, request["dtype"])
     if request["random_weights"]:
-        model = build(spec).to(device, dtype)
+        model = build(spec).to(device, dtype).requires_grad_(False)
+        model.runtime = runtime_of(spec, found.zoo)
     else:
         model = load_found(found, dtype=dtype, device=device)
     texts: dict[str, Any] = {name: request.get(name) for name in TEXTS}
@@ -82,6 +83,7 @@ def draw(
         "loras": loras,
         "versions": {package: version(package) for package in ("ditzoo", "torch")},
         "spent": {"block_evaluations": drawn.ledger.block_evals, "seconds": round(drawn.ledger.seconds, 3)},
+        "runtime": model.runtime.told if model.runtime is not None else None,
     }
     write_text(out / SIDECAR, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report

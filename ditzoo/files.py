@@ -70,6 +70,12 @@ def claim(path: Path, holds: Mapping[str, Any], what: str, error: type[DitzooErr
     write_text(path, json.dumps(holds, indent=1) + "\n")
 
 
+def cache_folder() -> Path:
+    """Return where things are kept that can be made again: `DITZOO_CACHE`, or `ditzoo` in the user's cache folder."""
+    told = os.environ.get("DITZOO_CACHE")
+    return Path(told) if told else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ditzoo"
+
+
 def writable_folder(path: Path) -> Path:
     """Make a folder if need be and return it; raise `OutputError` unless files can be written into it."""
     try:

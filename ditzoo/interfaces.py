@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ditzoo.errors import SamplingError
 from ditzoo.packing import Pack
 from ditzoo.streams import Cond as Cond  # the records are part of the interfaces
+from ditzoo.streams import Foreseen as Foreseen
 from ditzoo.streams import Residual as Residual
 from ditzoo.streams import Stream as Stream
 
@@ -77,9 +78,13 @@ class Conditioning(nn.Module, ABC):
     def head_norm(self, width: int, eps: float = 1e-6) -> nn.Module:
         """Make the norm before the head's linear layer, called as `norm(tokens, stream)`."""
 
+    def vector(self, time: Tensor, cond: Cond) -> Tensor | None:
+        """Make the vector (B, D) that modulates of embedded time (B, D) and prompt; None where nothing is modulated."""
+        return None
+
     def enter(self, stream: Stream) -> Stream:
-        """Prepare the stream for the first block: add tokens, or make the vector that modulates."""
-        return stream
+        """Prepare the stream for the first block: add tokens, or make the vector that modulates, if it is not there."""
+        return stream if stream.vec is not None else replace(stream, vec=self.vector(stream.time, stream.cond))
 
     def leave(self, stream: Stream) -> Stream:
         """Undo on the way to the head what `enter` added to the tokens."""
@@ -115,6 +120,16 @@ class Backbone(nn.Module, ABC):
     def pack(self, clips: Sequence[Tensor]) -> Pack:
         """Lay clips (C, *S) of several sizes out as `begin` takes them in place of x, where the spec provides `packs`."""
         raise NotImplementedError(f"{type(self).__name__} takes batches of one size alone")
+
+    def foresee(self, t: Tensor, cond: Cond, size: Sequence[int]) -> Foreseen | None:
+        """Return what a stream of latents of `size` needs of model times t (B,) and prompts alone, so that a run computes it for all of
+        its looks at once; None where only `begin` can tell, as by default. A backbone that has this has `begin_with` too.
+        """
+        return None
+
+    def begin_with(self, x: Tensor, cond: Cond, foreseen: Foreseen) -> Stream:
+        """Make what `begin` makes, of latents x (B, C, *S) and what was foreseen of their times and prompts, a row each."""
+        raise NotImplementedError(f"{type(self).__name__} foresees something and cannot begin with it")
 
     @abstractmethod
     def head(self, stream: Stream, exit: int | None = None) -> Tensor:
@@ -164,6 +179,23 @@ class Exits(nn.Module, ABC):
     @abstractmethod
     def forward(self, backbone: Backbone, stream: Stream, depth: int) -> Tensor:
         """Read the native prediction (B, C or 2C, *S) out of the stream after `depth` blocks."""
+
+
+class Runtime(ABC):
+    """How a backbone is prepared to run where no gradients are asked for."""
+
+    @abstractmethod
+    def prepare(self, backbone: Backbone) -> Backbone:
+        """Return a backbone that computes what `backbone` does, in its parameters and with its hooks.
+
+        The one given stays as it is, so there is nothing to undo: to train or save, one uses it. It is called again once a module
+        or a weight of it has changed.
+        """
+
+    @property
+    def told(self) -> str:
+        """What it is, in a few words, for tables of figures: after `prepare`, what it has chosen."""
+        return type(self).__name__.lower()
 
 
 class Prompt(nn.Module, ABC):

@@ -74,6 +74,11 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, x, 1 + scale)
 
 
+def gated(x: Tensor, gate: Tensor, branch: Tensor) -> Tensor:
+    """Add to tokens x (B, N, D) a branch (B, N, D) times a gate, (B, D) or over tokens as above: x + gate * branch."""
+    return torch.addcmul(x, gate[:, None] if gate.dim() == 2 else gate, branch)
+
+
 class TimeEmbedding(nn.Module):
     """Model time (B,) to (B, D): cosines and sines, then a two-layer MLP with SiLU (published DiT)."""
 
@@ -144,7 +149,7 @@ class ModulatedNorm(nn.Module):
 
     def forward(self, tokens: Tensor, stream: Stream) -> Tensor:
         """Tokens (B, N, D) -> (B, N, D)."""
-        shift, scale = stream.over_tokens(self.modulation(stream.vec)).chunk(2, dim=-1)
+        shift, scale = stream.over_tokens(stream.modulation(self.modulation)).chunk(2, dim=-1)
         return modulate(self.norm(tokens), shift, scale)
 
 

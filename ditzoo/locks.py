@@ -77,8 +77,12 @@ def read_lock(path: Path) -> dict[str, Any]:
 
 
 def canonical(spec: ModelSpec) -> dict[str, Any]:
-    """Return a spec as data: everything that decides what it computes, and nothing that is only said of it."""
-    return spec.model_dump(mode="json", exclude={"card", "aliases"})
+    """Return a spec as data: everything that decides what it computes, and nothing that is only said of it.
+
+    A runtime is in it only where it is lossy: an exact one changes how long a picture takes, not the picture.
+    """
+    lossy = spec.runtime is not None and spec.runtime.lossy is not None
+    return spec.model_dump(mode="json", exclude={"card", "aliases"} | (set() if lossy else {"runtime"}))
 
 
 def spec_sha256(spec: ModelSpec) -> str:

@@ -17,6 +17,7 @@ from ditzoo.specs import (
     Part,
     Positive,
     PromptSlot,
+    RuntimeSlot,
     SamplerSlot,
     ScheduleSlot,
     Spec,
@@ -107,6 +108,7 @@ class ModelSpec(Spec):
     sampler: SamplerSlot
     codec: CodecSlot
     exits: ExitsSlot | None = None
+    runtime: RuntimeSlot | None = None
     guidance: Guidance = Guidance()
     sampling: Sampling = Sampling()
     weights: Weights | None = None

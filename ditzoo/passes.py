@@ -7,12 +7,13 @@ together, each branch leaving at its own depth; branches of one prompt share the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
 from torch import Tensor
 
+from ditzoo.foresight import Foresight
 from ditzoo.given import Given
 from ditzoo.interfaces import Backbone, Cond, Schedule, Stream
 
@@ -70,21 +71,41 @@ class Ledger:
 class Passes:
     """The passes of one run: a backbone under a schedule, and the ledger that they are counted in.
 
-    Where frames are given, x has them in place, and the backbone is told their own time.
+    Where it is known in how many steps the schedule is walked, times and prompts are embedded, and what modulates is computed, for all
+    looks at once. A ledger that counts multiply-adds counts those of the network as it is written, so nothing is computed ahead then; nor
+    where frames have times of their own. Where frames are given, x has them in place, and the backbone is told their own time.
     """
 
-    def __init__(self, backbone: Backbone, schedule: Schedule, ledger: Ledger, given: Given | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, schedule: Schedule, ledger: Ledger, *, given: Given | None = None, steps: int | None = None
+    ) -> None:
         self.backbone, self.schedule, self.ledger, self.given = backbone, schedule, ledger, given
+        told = None if given is not None or ledger.count_macs else steps
+        self.foresight = None if told is None else Foresight(backbone, schedule, told)
+        self._joined: dict[tuple[int, ...], tuple[Sequence[Cond], Cond]] = {}
 
     def begin(self, x: Tensor, t: Tensor, conds: Sequence[Cond]) -> Stream:
         """Make the streams of x (B, C, *S) at t, scalar or of frames (1, T), for each of `conds`, one under the other."""
         rows = x.repeat(len(conds), *[1] * (x.dim() - 1)) if len(conds) > 1 else x
+        cond = self._join(conds)
+        self.ledger.rows += len(rows)
+        look = self.foresight.look(x, t, conds) if self.foresight is not None and t.dim() == 0 else None
+        if look is not None:
+            foreseen, ahead, places = look
+            return replace(self.backbone.begin_with(rows, cond, foreseen), ahead=ahead, places=places)
         times = self.schedule.model_time(t) if self.given is None else self.given.times(t, self.schedule)
         times = times.float().to(x.device)  # (), or of frames (T,) or (1, T)
         times = times.expand(len(rows), *times.shape[-1:])
-        cond = conds[0] if len(conds) == 1 else Cond.cat(conds)
-        self.ledger.rows += len(rows)
         return self.ledger.measure(("begin", tuple(x.shape[1:])), len(rows), partial(self.backbone.begin, rows, times, cond))
+
+    def _join(self, conds: Sequence[Cond]) -> Cond:
+        """Return the rows of several prompts as one, made once a run."""
+        if len(conds) == 1:
+            return conds[0]
+        key = tuple(map(id, conds))
+        if key not in self._joined:
+            self._joined[key] = conds, Cond.cat(conds)
+        return self._joined[key][1]
 
     def run(self, stream: Stream, lo: int, hi: int) -> Stream:
         """Run blocks [lo, hi) on all rows."""

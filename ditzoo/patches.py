@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ditzoo.interfaces import Backbone, BlockParts, Cond, Conditioning, Stream
+from ditzoo.interfaces import Backbone, BlockParts, Cond, Conditioning, Foreseen, Stream
 from ditzoo.layers import Attention, Mlp, TimeEmbedding, init_linears, patchify, unpatchify, zero_linear
 from ditzoo.packing import Pack
 from ditzoo.specs import BackboneSpec
@@ -74,24 +74,40 @@ class PatchTransformer(Backbone):
 
     def begin(self, x: Tensor | Pack, t: Tensor, cond: Cond) -> Stream:
         """Make tokens of latents (B, C, *S), or of clips of several sizes packed in one row, for which t and cond have a row a clip."""
-        packing = x.packing if isinstance(x, Pack) else None
+        if isinstance(x, Pack) and not self.packs:
+            raise ValueError(f"{type(self).__name__} has no attention that keeps packed clips apart; give it batches of one size")
+        sizes: list[Sequence[int]] = [x.shape[2:]] if isinstance(x, Tensor) else list(map(self._size, x.packing.grids))
+        return self.begin_with(x, cond, self._foreseen(t, cond, sizes))
+
+    def foresee(self, t: Tensor, cond: Cond, size: Sequence[int]) -> Foreseen:
+        return self._foreseen(t, cond, [size])
+
+    def begin_with(self, x: Tensor | Pack, cond: Cond, foreseen: Foreseen) -> Stream:
         if isinstance(x, Pack):
-            if not self.packs:
-                raise ValueError(f"{type(self).__name__} has no attention that keeps packed clips apart; give it batches of one size")
-            sizes = [tuple(n * side for n, side in zip(grid, self.patch, strict=True)) for grid in x.packing.grids]
-            cells = x.patches.flatten(1)[None]
+            packing, cells, grid = x.packing, x.patches.flatten(1)[None], x.packing.grids[0]
         else:
-            sizes, cells = [tuple(x.shape[2:])], x
+            packing, cells, grid = None, patchify(x, self.patch), self._grid(x.shape[2:])
+        tokens = self.patch_embed(cells)
+        if foreseen.table is not None:
+            tokens = tokens + foreseen.table.to(tokens)
+        own = Stream(tokens, foreseen.time, cond, grid, vec=foreseen.vec, positions=foreseen.positions, packing=packing)
+        return self.conditioning.enter(own)
+
+    def _grid(self, size: Sequence[int]) -> tuple[int, ...]:
+        return tuple(extent // side for extent, side in zip(size, self.patch, strict=True))
+
+    def _size(self, grid: Sequence[int]) -> tuple[int, ...]:
+        return tuple(n * side for n, side in zip(grid, self.patch, strict=True))
+
+    def _foreseen(self, t: Tensor, cond: Cond, sizes: Sequence[Sequence[int]]) -> Foreseen:
         for size in sizes:
             if problem := self.size_problem(size):
                 raise ValueError(problem)
-        grids = [tuple(extent // side for extent, side in zip(size, self.patch, strict=True)) for size in sizes]
-        tokens = self.patch_embed(cells if packing else patchify(cells, self.patch))
+        time, grids = self.time_embed(t), [self._grid(size) for size in sizes]
         tables, angles = ([made for grid in grids if (made := make(grid)) is not None] for make in (self.table, self.angles))
-        if tables:
-            tokens = tokens + torch.cat(tables).to(tokens)
-        positions = torch.cat(angles).to(tokens.device) if angles else None
-        return self.conditioning.enter(Stream(tokens, self.time_embed(t), cond, grids[0], positions=positions, packing=packing))
+        table = torch.cat(tables) if tables else None
+        positions = torch.cat(angles).to(time.device) if angles else None
+        return Foreseen(time, self.conditioning.vector(time, cond), table, positions)
 
     def pack(self, clips: Sequence[Tensor]) -> Pack:
         return Pack.of(clips, self.patch)

@@ -28,6 +28,7 @@ WORKING: dict[str, tuple[type, ...]] = {
     "exits": (interfaces.Exits,),
     "positions": (interfaces.Positions,),
     "attention": (interfaces.Pattern,),
+    "runtime": (interfaces.Runtime,),
     "policy": (interfaces.DepthPolicy, interfaces.Evaluate, passes.Passes, passes.Branch),
 }
 

@@ -54,6 +54,7 @@ def sample(
     *,
     class_labels: Any = None,
     prompt: Any = None,
+    items: Sequence[Any] | None = None,
     prompt_2: Any = None,
     prompt_3: Any = None,
     max_sequence_length: int | None = None,
@@ -85,6 +86,7 @@ def sample(
 
     Args:
         class_labels, prompt: what to draw, one or a list; which of the two a model takes is its prompt's affair.
+        items: what to draw as `Samples.items` tells it, one a picture, in place of either.
         prompt_2, prompt_3: what the second and third text encoder are given, where that is not `prompt`.
         max_sequence_length: how many tokens of a text are read, where that is not as the spec says.
         num_images: how many to draw where nothing was asked for.
@@ -121,9 +123,10 @@ def sample(
     sizes = {"height": height, "width": width, "num_frames": num_frames}
     spec = adjusted(model.spec, steps=num_inference_steps, guidance_scale=whole_scale, guidance_rescale=guidance_rescale, **sizes)
     shared, texts = {"max_sequence_length": max_sequence_length}, {"prompt_2": prompt_2, "prompt_3": prompt_3}
-    items = requested(
-        spec, class_labels=class_labels, prompt=prompt, num_images=num_images, each=num_images_per_prompt, beside=texts | shared
-    )
+    if items is None:
+        items = requested(
+            spec, class_labels=class_labels, prompt=prompt, num_images=num_images, each=num_images_per_prompt, beside=texts | shared
+        )
     steering = steered(
         spec,
         len(items),
@@ -159,7 +162,7 @@ def sample(
         parts.append(x if own is None else own.laid(x))
     result, form = torch.cat(parts), OUTPUTS[output_type]
     images = result if form is None else form((codec.decode(result).float() / 2 + 0.5).clamp(0, 1))
-    return Samples(images, items, [spec.prompt.caption(item) for item in items], seed if generator is None else None, ledger)
+    return Samples(images, list(items), [spec.prompt.caption(item) for item in items], seed if generator is None else None, ledger)
 
 
 @torch.no_grad()
@@ -199,7 +202,9 @@ def denoiser_of(
         null = model.prompt.null(len(items)) if steering.negative is None else model.prompt.encode(steering.negative)
     branches = guided(model.prompt.encode(items), null, spec.guidance, scales)
     schedule = spec.schedule.at(spec.latent_size()).build()
-    return Denoiser(model.backbone, schedule, branches, ledger=ledger, rescale=spec.guidance.rescale, given=given)
+    backbone = model.backbone if ledger.count_macs else model.runner  # multiply-adds are those of the plain modules
+    steps = None if torch.is_grad_enabled() else spec.sampling.steps
+    return Denoiser(backbone, schedule, branches, ledger=ledger, rescale=spec.guidance.rescale, given=given, steps=steps)
 
 
 def _array(pixels: Tensor) -> Any:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ditzoo.catalogue import override, read_toml
 from ditzoo.errors import CheckpointError, HubError, UnknownNameError, suggest
@@ -48,6 +49,11 @@ class Found:
             return self
         place = Repository(weights.repo, weights.revision, self.access)
         return replace(self, place=place, spec=_labelled(self.spec, place))
+
+    def under(self, runtime: Any) -> Found:
+        """Return this under another runtime: a part, or what a spec may have in its place."""
+        fields = {name: getattr(self.spec, name) for name in type(self.spec).model_fields}
+        return replace(self, spec=self.zoo.model(fields | {"runtime": runtime}, source=self.spec.name))
 
     def weights(self) -> WeightFiles:
         """Return the files of the weights; their names are checked to be there, their content is not fetched."""

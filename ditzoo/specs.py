@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Pattern,
         Positions,
         Prompt,
+        Runtime,
         Sampler,
         Schedule,
         Spacing,
@@ -352,6 +353,21 @@ class LossSpec(Part):
         raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
 
 
+class RuntimeSpec(Part):
+    """How a model is prepared to run where no gradients are asked for. What it computes stays the same up to rounding, unless `lossy`
+    says what changes; an exact one is no part of what a lock or an evaluation pins.
+
+    `default` is true of the one that loaded models have where none is named.
+    """
+
+    slot: ClassVar[str] = "runtime"
+    lossy: ClassVar[str | None] = None
+    default: ClassVar[bool] = False
+
+    def build(self) -> Runtime:
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is built")
+
+
 BackboneSlot = Annotated[SerializeAsAny[BackboneSpec], BeforeValidator(from_zoo(BackboneSpec))]
 ConditioningSlot = Annotated[SerializeAsAny[ConditioningSpec], BeforeValidator(from_zoo(ConditioningSpec))]
 PromptSlot = Annotated[SerializeAsAny[PromptSpec], BeforeValidator(from_zoo(PromptSpec))]
@@ -366,6 +382,7 @@ PolicySlot = Annotated[SerializeAsAny[PolicySpec], BeforeValidator(from_zoo(Poli
 PositionsSlot = Annotated[SerializeAsAny[PositionsSpec], BeforeValidator(from_zoo(PositionsSpec))]
 AttentionSlot = Annotated[SerializeAsAny[AttentionSpec], BeforeValidator(from_zoo(AttentionSpec))]
 LossSlot = Annotated[SerializeAsAny[LossSpec], BeforeValidator(from_zoo(LossSpec))]
+RuntimeSlot = Annotated[SerializeAsAny[RuntimeSpec], BeforeValidator(from_zoo(RuntimeSpec))]
 
 SLOTS: dict[str, type[Part]] = {
     base.slot: base
@@ -382,6 +399,7 @@ SLOTS: dict[str, type[Part]] = {
         SpacingSpec,
         ExitsSpec,
         PolicySpec,
+        RuntimeSpec,
         PositionsSpec,
         AttentionSpec,
     )

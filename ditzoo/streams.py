@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ditzoo.packing import Packing
 
@@ -50,6 +50,32 @@ class Cond:
         )
 
 
+class Foreseen(NamedTuple):
+    """What of streams does not depend on latents: embedded time, and where there are such, what modulates and where tokens are."""
+
+    time: Tensor  # (B, D)
+    vec: Tensor | None = None  # (B, D)
+    table: Tensor | None = None  # (N, D) what is added to the tokens of all rows
+    positions: Tensor | None = None  # as in `Stream`
+
+    def rows(self, index: Tensor | slice) -> Foreseen:
+        return self._replace(time=self.time[index], vec=None if self.vec is None else self.vec[index])
+
+
+class Ahead:
+    """What layers make of the vectors that modulate, for many looks of a run at once: each layer is called when it is first asked for."""
+
+    def __init__(self, vec: Tensor) -> None:
+        self.vec = vec  # (K, D), a row for each time and prompt
+        self._made: dict[nn.Module, Tensor] = {}
+
+    def of(self, layer: nn.Module, places: Tensor) -> Tensor:
+        """Return what `layer` makes of the vectors at `places` (B,), (B, ...)."""
+        if layer not in self._made:
+            self._made[layer] = layer(self.vec)
+        return self._made[layer][places]
+
+
 class Residual(NamedTuple):
     """The difference of two streams: what some blocks added."""
 
@@ -68,7 +94,16 @@ class Stream:
     context: Tensor | None = None  # (B, L, D) a second stream, for blocks that change the prompt's tokens too
     vec: Tensor | None = None  # (B, D), or several side by side: what modulates, made from time and prompt by the conditioning
     positions: Tensor | None = None  # shared by all rows: (N, D) table or rotary angles
+    ahead: Ahead | None = None  # shared by all rows: what the run has computed of `vec` for all of its looks
+    places: Tensor | None = None  # (B,) where in `ahead` each row's vector is
     packing: Packing | None = None  # the clips that lie in the one row of tokens, if they are several
+
+    def modulation(self, layer: nn.Module) -> Tensor:
+        """Return layer(vec), (B, ...): what modulates a block. A run that knows its times has it computed for all of them at once."""
+        if self.ahead is None or self.places is None:
+            made: Tensor = layer(self.vec)
+            return made
+        return self.ahead.of(layer, self.places)
 
     @property
     def grids(self) -> tuple[tuple[int, ...], ...]:

@@ -24,7 +24,7 @@ from ditzoo.catalogue import Catalogue, override
 from ditzoo.errors import PluginError, PluginWarning, SpecError, UnknownNameError, explain, listed, suggest
 from ditzoo.layouts import Component, Layout, Own
 from ditzoo.model_spec import ModelSpec
-from ditzoo.specs import SLOTS, Part, Spec
+from ditzoo.specs import SLOTS, Part, RuntimeSpec, Spec
 
 if TYPE_CHECKING:
     from click import Command
@@ -135,6 +135,11 @@ class Zoo:
                 },
             )
         return self.kinds[slot][kind].model_validate(data, context=self)
+
+    def default_runtime(self) -> RuntimeSpec | None:
+        """Return the runtime that loaded models have where none is named; None where no plugin offers such a one."""
+        kinds = (kind for kind in self.kinds["runtime"].values() if issubclass(kind, RuntimeSpec) and kind.default)
+        return next((kind.model_validate({}, context=self) for kind in kinds), None)
 
     def layout(self, name: str) -> Layout:
         """Return the layout of a name; raise with near names."""

@@ -31,6 +31,7 @@ TORCH_FREE = {
     "placing.py",
     "cards.py",
     "files.py",
+    "machine.py",
     "places.py",
     "pages.py",
     "hub.py",

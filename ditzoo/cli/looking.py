@@ -13,6 +13,8 @@ import click
 
 from ditzoo.cli.options import json_option, open_zoo, print_columns, print_json, set_option
 from ditzoo.errors import UnknownNameError
+from ditzoo.files import cache_folder
+from ditzoo.machine import instructions, processor
 from ditzoo.zoo import Zoo, kind_of
 
 PACKAGES = ("ditzoo", "torch", "diffusers", "accelerate", "safetensors", "huggingface-hub", "transformers", "pydantic", "pluggy", "einops")
@@ -90,6 +92,8 @@ def show(name: str, settings: tuple[str, ...], as_json: bool) -> None:
 
     found = resolve(name, open_zoo(), settings)
     data = card(found.spec, found.folder) | ({"notes": list(found.notes)} if found.notes else {})
+    runtime = found.spec.runtime or found.zoo.default_runtime()
+    data |= {"runtime": runtime and runtime.kind}
     print_json(data) if as_json else click.echo(render(data))
 
 
@@ -200,6 +204,9 @@ def env(as_json: bool) -> None:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "processor": " ".join([processor(), *instructions()]),
+        "runtime": getattr(zoo.default_runtime(), "kind", "none"),
+        "cache": str(cache_folder()),
         "packages": {name: _version(name) for name in PACKAGES},
         "plugins": {plugin.name: plugin.origin for plugin in zoo.plugins.values()},
         "failures": zoo.failures,
@@ -208,7 +215,7 @@ def env(as_json: bool) -> None:
     if as_json:
         print_json(data)
         return
-    flat = [(name, str(data[name])) for name in ("python", "platform", "cpus")]
+    flat = [(name, str(data[name])) for name in ("python", "platform", "cpus", "processor", "runtime", "cache")]
     print_columns([*flat, *data["packages"].items(), *((f"plugin {n}", o) for n, o in data["plugins"].items()), *data["variables"].items()])
 
 

@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ditzoo.cli.options import json_option, lock_option, open_model, open_zoo, print_columns, print_json, set_option
+from ditzoo.cli.options import (
+    Batch,
+    json_option,
+    lock_option,
+    open_model,
+    open_zoo,
+    print_columns,
+    print_json,
+    runtime_option,
+    set_option,
+    with_runtime,
+)
+from ditzoo.errors import SamplingError
+
+BATCH = 64  # with --num, where none is named
 
 if TYPE_CHECKING:
     from ditzoo.model_spec import ModelSpec
@@ -30,6 +44,11 @@ def add_to(group: click.Group) -> None:
 @click.option("--prompt-3", help="Text for the third text encoder, where it is not the prompt.")
 @click.option("--max-sequence-length", type=int, help="Tokens of a text that are read.")
 @click.option("-n", "--num-images", type=int, help="How many pictures in all.")
+@click.option(
+    "--num", "--num-samples", "num", type=click.IntRange(1), help="How many pictures in all, in shards, by any number of processes."
+)
+@click.option("--shard-size", type=click.IntRange(1), help="Pictures in a shard of --num. Default: 1000.")
+@click.option("--shards", type=click.Choice(["npz", "png", "webdataset"]), help="Their form. Default: npz.")
 @click.option("--num-images-per-prompt", type=int, default=1, show_default=True, help="How many of each label or prompt.")
 @click.option("--steps", type=int, help="Steps of the sampler.")
 @click.option("-g", "--guidance-scale", type=float, help="Classifier-free guidance; 1 is none.")
@@ -47,24 +66,29 @@ def add_to(group: click.Group) -> None:
 @click.option("--at", help="Where they lie: first, last, ends, or their places, as 0,5,-1. Default: first.")
 @click.option("--format", type=click.Choice(["gif", "mp4", "png"]), help="How clips are written; png is a folder of frames. Default: gif.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Picture i depends on (seed, i) alone.")
-@click.option("--batch-size", type=int, help="Pictures that go through the network at once.")
+@click.option(
+    "--batch-size", type=Batch(), help="Pictures that go through the network at once; with --num auto: what is measured to be fast."
+)
 @click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one, else cpu.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
 @click.option("--random-weights", is_flag=True, help="Draw from fresh weights: noise, but the whole machine runs.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for pictures, grid and sidecar. Default: samples/NAME.")
+@runtime_option
 @lock_option
 @set_option
 @json_option
 def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None, lock: Path | None, **request: Any) -> None:
     """Draw pictures from NAME: a catalogue name, hf-hub:OWNER/REPO[@REVISION], local-dir:PATH, local-file:PATH or SPEC.toml.
 
-    Writes a PNG each, a labelled grid, and samples.json, whose command makes the same pictures again.
+    Writes a PNG each, a labelled grid, and samples.json, whose command makes the same pictures again. With --num it writes shards
+    instead, under 'accelerate launch --multi_gpu -m ditzoo sample ...' or torchrun by several processes, and goes on where it was cut off.
     """
     from ditzoo.errors import SamplingError
     from ditzoo.files import writable_folder
     from ditzoo.request import adjusted, requested, steered
 
-    found = open_model(name, settings, lock)
+    shards = _shards(request)
+    found = open_model(name, with_runtime(settings, request["runtime"]), lock)
     if not request["random_weights"]:
         found = found.opened()
         found.weights()
@@ -90,6 +114,15 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
     )
     known = given_by(spec, request["given"], request["at"])
     out = writable_folder(out or Path("samples") / spec.name)
+    if shards is not None:
+        from ditzoo.many import Many
+
+        same = {word: request[word] for word in ("seed", "dtype", "device", "random_weights")}
+        more = {word: value for word, value in away.items() if value is not None}
+        index = Many(replace(found, spec=spec), items, more=more, **same, **shards).draw(out)
+        if index:  # under a launcher the first process speaks for all
+            print_json(index) if as_json else click.echo(f"{index['count']} samples in {len(index['shards'])} shards in {out}")
+        return
 
     from ditzoo.drawing import draw
 
@@ -100,7 +133,6 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
 def given_by(spec: ModelSpec, path: Path | None, at: str | None) -> dict[str, Any]:
     """Return the frames of a file and where they lie, as `sample` takes them; refuse now what cannot be given."""
     from ditzoo.clips import read_frames
-    from ditzoo.errors import SamplingError
     from ditzoo.placing import placed
 
     if path is None:
@@ -110,6 +142,22 @@ def given_by(spec: ModelSpec, path: Path | None, at: str | None) -> dict[str, An
     frames = read_frames(path)
     placed(spec, len(frames), frames[0].size[::-1] if frames else (), at or "first")
     return {"given": frames, "at": at or "first"}
+
+
+def _shards(request: dict[str, Any]) -> dict[str, Any] | None:
+    """Take what is of shards out of a request and return it, None where none are asked for; refuse what goes with one of the two alone."""
+    count, shard, form = (request.pop(word) for word in ("num", "shard_size", "shards"))
+    size = request["batch_size"]
+    if count is None:
+        for flag, told in (("--batch-size auto", size == "auto"), ("--shard-size", shard is not None), ("--shards", form is not None)):
+            if told:
+                raise SamplingError(f"{flag} is for many samples in shards; say how many with --num")
+        return None
+    if request["num_images"] is not None:
+        raise SamplingError(f"--num {count} and --num-images {request['num_images']}: give one of them, --num for shards")
+    if size is not None and size != "auto" and size < 1:
+        raise SamplingError(f"batch_size is {size}; at least 1 is needed, or auto")
+    return {"count": count, "shard": shard or 1000, "form": form or "npz", "batch": None if size == "auto" else size or BATCH}
 
 
 @click.command()

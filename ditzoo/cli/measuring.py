@@ -7,7 +7,17 @@ from pathlib import Path
 
 import click
 
-from ditzoo.cli.options import json_option, lock_option, open_model, open_zoo, print_columns, print_json, set_option
+from ditzoo.cli.options import (
+    json_option,
+    lock_option,
+    open_model,
+    open_zoo,
+    print_columns,
+    print_json,
+    runtime_option,
+    set_option,
+    with_runtime,
+)
 
 
 def add_to(group: click.Group) -> None:
@@ -26,6 +36,7 @@ def add_to(group: click.Group) -> None:
 @click.option("--batch-size", type=int, help="Pictures that go through the network at once.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@runtime_option
 @lock_option
 @set_option
 @json_option
@@ -39,6 +50,7 @@ def eval_(
     batch_size: int | None,
     device: str,
     dtype: str,
+    runtime: str | None,
     lock: Path | None,
     settings: tuple[str, ...],
     as_json: bool,
@@ -63,7 +75,7 @@ def eval_(
         [f"seeds=[{', '.join(map(str, seeds))}]"] if seeds else []
     )
     protocol = read_protocol(source, zoo, changed)
-    found = open_model(name, (*protocol.settings, *settings), lock, zoo=zoo)
+    found = open_model(name, (*protocol.settings, *with_runtime(settings, runtime)), lock, zoo=zoo)
     protocol.check(found.spec)
 
     from ditzoo.evaluation.report import row
@@ -84,6 +96,7 @@ def eval_(
 @click.option("--repeats", type=int, default=7, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@runtime_option
 @click.option("--alone", is_flag=True, help="Not beside another library's network.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="CSV file; printed otherwise.")
 @set_option
@@ -94,6 +107,7 @@ def bench(
     repeats: int,
     device: str,
     dtype: str,
+    runtime: str | None,
     alone: bool,
     out: Path | None,
     settings: tuple[str, ...],
@@ -106,7 +120,7 @@ def bench(
     zoo = open_zoo()
     if min(batches) < 1 or repeats < 1:
         raise SamplingError(f"batch sizes {batches} and {repeats} repeats; each has to be at least 1")
-    models = [resolve(name, zoo, settings) for word in names for name in (zoo.catalogue.names(word) or [word])]
+    models = [resolve(name, zoo, with_runtime(settings, runtime)) for word in names for name in (zoo.catalogue.names(word) or [word])]
 
     from ditzoo.bench import as_csv
     from ditzoo.bench import bench as measure

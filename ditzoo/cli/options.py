@@ -20,7 +20,27 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Lay a value over the spec, as sampler.kind=heun. Repeatable."
 )
+runtime_option = click.option("--runtime", metavar="KIND", help="How it is prepared to run: the same as --set runtime=KIND.")
 lock_option = click.option("--lock", type=click.Path(path_type=Path), help="Refuse anything that is not what this lock file says.")
+
+
+class Batch(click.ParamType[int | str]):
+    """A number of pictures from 1, or `auto`."""
+
+    name = "INTEGER|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "auto" or isinstance(value, int):
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor 'auto'", param, ctx)
+
+
+def with_runtime(settings: Sequence[str], runtime: str | None) -> tuple[str, ...]:
+    """Return settings with the runtime that was asked for among them."""
+    return (*settings, *([f"runtime={runtime}"] if runtime else []))
 
 
 def open_zoo() -> Zoo:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from ditzoo.checkpoints import open_file
 from ditzoo.errors import CheckpointError, EvaluationError
 from ditzoo.evaluation.kept import Kept
+from ditzoo.files import cache_folder as cache_folder  # where other plugins keep things too
 from ditzoo.interfaces import Dataset, Features
 from ditzoo.specs import DatasetSpec, FeaturesSpec
 from ditzoo.weights import save_weights
@@ -29,12 +29,6 @@ def content_sha256(dataset: Dataset) -> str:
         digest.update(item["pixels"].contiguous().numpy().tobytes())
         digest.update(str(item["item"]).encode())
     return digest.hexdigest()
-
-
-def cache_folder() -> Path:
-    """Return where features are kept: `DITZOO_CACHE`, or `ditzoo` in the user's cache folder."""
-    told = os.environ.get("DITZOO_CACHE")
-    return Path(told) if told else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ditzoo"
 
 
 def seen_in(data: DatasetSpec, network: FeaturesSpec, *, pinned: str | None, what: str) -> tuple[Kept, Tensor, str]:

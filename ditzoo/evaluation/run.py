@@ -5,13 +5,13 @@ Picture i of a seed depends on (seed, i) alone and chunks are the protocol's, so
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ditzoo.assemble import Model, load_found
 from ditzoo.checkpoints import open_file
@@ -24,6 +24,7 @@ from ditzoo.interfaces import Dataset, Features
 from ditzoo.locks import spec_sha256
 from ditzoo.processes import processes
 from ditzoo.sampling import sample
+from ditzoo.shares import share
 from ditzoo.sources import Found
 from ditzoo.weights import save_weights
 
@@ -63,13 +64,13 @@ def evaluate(
         claim(writable_folder(out) / STATE_FILE, identity, "an evaluation of something else", EvaluationError)
     state.wait_for_everyone()
     todo = [(seed, first) for seed in protocol.seeds for first in range(0, protocol.count, protocol.chunk)]
-    mine = [job for job in todo[state.process_index :: state.num_processes] if _chunk(out, *job) is None]
     asking = protocol.asking()
-    if mine:
-        model = load_found(found, dtype=dtype, device=device)
-        for seed, first in tqdm(mine, desc=f"samples of {found.spec.name}", unit="chunk", disable=None if state.is_main_process else True):
-            _draw(model, network, protocol, out, seed, first, batch_size, asking)
-    state.wait_for_everyone()
+
+    def begin() -> Callable[[tuple[int, int]], None]:
+        model = load_found(found, dtype=dtype, device=device).prepare()
+        return lambda job: _draw(model, network, protocol, out, *job, batch_size, asking)
+
+    share(todo, lambda job: _chunk(out, *job) is not None, begin, what=f"samples of {found.spec.name}", unit="chunk")
     if not state.is_main_process:
         return {}
     drawn = {seed: gather(out, protocol, seed) for seed in protocol.seeds}

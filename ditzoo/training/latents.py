@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ditzoo.assemble import as_dtype
 from ditzoo.checkpoints import open_file
@@ -17,6 +17,7 @@ from ditzoo.files import claim, writable_folder, write_text
 from ditzoo.interfaces import Codec, Dataset
 from ditzoo.places import file_sha256
 from ditzoo.processes import processes
+from ditzoo.shares import share
 from ditzoo.training.mixing import unmixed
 from ditzoo.training.recipe import Recipe
 from ditzoo.weights import save_weights
@@ -48,10 +49,8 @@ def write_latents(recipe: Recipe, out: Path, *, flip: bool = False, dtype: str =
         claim(writable_folder(out) / PLAN_FILE, plan, "other latents", OutputError)
     state.wait_for_everyone()
     starts = list(range(0, len(dataset), SHARD))
-    mine = [first for first in starts[state.process_index :: state.num_processes] if not _whole(out, first, len(dataset))]
-    for first in tqdm(mine, desc="latents", unit="shard", disable=None if state.is_main_process else True):
-        _write_shard(dataset, codec, out, first, flip=flip, dtype=as_dtype(dtype), device=device)
-    state.wait_for_everyone()
+    write = partial(_write_shard, dataset, codec, out, flip=flip, dtype=as_dtype(dtype), device=device)
+    share(starts, lambda first: _whole(out, first, len(dataset)), lambda: write, what="latents", unit="shard")
     meta = plan | {"shard": SHARD, "shards": {}}
     if state.is_main_process:
         absent = [first for first in starts if not _path(out, first).is_file()]

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from ditzoo.interfaces import BlockParts, Conditioning, Stream
-from ditzoo.layers import ModulatedNorm, init_linears, modulate, zero_linear
+from ditzoo.interfaces import BlockParts, Cond, Conditioning, Stream
+from ditzoo.layers import ModulatedNorm, gated, init_linears, modulate, zero_linear
 
 
 class AdaLNBlock(nn.Module):
@@ -30,7 +30,7 @@ class AdaLNBlock(nn.Module):
 
     def forward(self, stream: Stream) -> Stream:
         x = stream.tokens
-        shift1, scale1, shift2, scale2 = stream.over_tokens(self.modulation(stream.vec)).chunk(4, dim=-1)  # (B, 1, D) each
+        shift1, scale1, shift2, scale2 = stream.over_tokens(stream.modulation(self.modulation)).chunk(4, dim=-1)  # (B, 1, D) each
         x = x + self.attention(modulate(self.norm1(x), shift1, scale1), stream)
         x = x + self.mlp(modulate(self.norm2(x), shift2, scale2), stream)
         return replace(stream, tokens=x)
@@ -47,9 +47,10 @@ class AdaLNZeroBlock(AdaLNBlock):
 
     def forward(self, stream: Stream) -> Stream:
         x = stream.tokens
-        shift1, scale1, gate1, shift2, scale2, gate2 = stream.over_tokens(self.modulation(stream.vec)).chunk(6, dim=-1)  # (B, 1, D) each
-        x = x + gate1 * self.attention(modulate(self.norm1(x), shift1, scale1), stream)
-        x = x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2), stream)
+        turns = stream.over_tokens(stream.modulation(self.modulation))  # (B, 1, 6 D)
+        shift1, scale1, gate1, shift2, scale2, gate2 = turns.chunk(6, dim=-1)
+        x = gated(x, gate1, self.attention(modulate(self.norm1(x), shift1, scale1), stream))
+        x = gated(x, gate2, self.mlp(modulate(self.norm2(x), shift2, scale2), stream))
         return replace(stream, tokens=x)
 
 
@@ -62,8 +63,8 @@ class AdaLN(Conditioning):
     def head_norm(self, width: int, eps: float = 1e-6) -> nn.Module:
         return ModulatedNorm(width, eps)
 
-    def enter(self, stream: Stream) -> Stream:
-        return replace(stream, vec=F.silu(stream.time + stream.cond.vec))  # the SiLU that all modulations share
+    def vector(self, time: Tensor, cond: Cond) -> Tensor:
+        return F.silu(time + cond.vec)  # the SiLU that all modulations share
 
 
 class AdaLNZero(AdaLN):

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ditzoo.errors import SpecError
-from ditzoo.interfaces import BlockParts, Conditioning, Stream
+from ditzoo.interfaces import BlockParts, Cond, Conditioning, Stream
 from ditzoo.layers import Attention, Mlp, zero_linear
 
 OPEN = 1.0  # logits begin here: everything is chosen, and the network is the one that it was made of
@@ -148,6 +148,9 @@ class Dynamic(Conditioning):
 
     def head_norm(self, width: int, eps: float = 1e-6) -> nn.Module:
         return self.inner.head_norm(width, eps)
+
+    def vector(self, time: Tensor, cond: Cond) -> Tensor | None:
+        return self.inner.vector(time, cond)
 
     def enter(self, stream: Stream) -> Stream:
         return self.inner.enter(stream)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ditzoo.interfaces import BlockParts, Conditioning, Stream
-from ditzoo.layers import Attention, ModulatedNorm, modulate, zero_linear
+from ditzoo.interfaces import BlockParts, Cond, Conditioning, Stream
+from ditzoo.layers import Attention, ModulatedNorm, gated, modulate, zero_linear
 
 
 class JointBlock(nn.Module):
@@ -38,20 +38,21 @@ class JointBlock(nn.Module):
     def forward(self, stream: Stream) -> Stream:
         x, context = stream.tokens, stream.context
         assert context is not None, "enter() puts the prompt's tokens there"
-        own, theirs = stream.over_tokens(self.modulation(stream.vec)), stream.over_context(self.context_modulation(stream.vec))
+        own = stream.over_tokens(stream.modulation(self.modulation))
+        theirs = stream.over_context(stream.modulation(self.context_modulation))
         shift1, scale1, gate1, shift2, scale2, gate2, *dual = own.chunk(9 if self.dual_attention else 6, dim=-1)
         turns = theirs.chunk(2 if self.context_mlp is None else 6, dim=-1)
         normed = self.norm(x)
         seen, told = self._looked(modulate(normed, shift1, scale1), modulate(self.norm(context), *turns[:2]), stream)
-        after = x + gate1 * seen
+        after = gated(x, gate1, seen)
         if self.dual_attention is not None:
             shift3, scale3, gate3 = dual
-            after = after + gate3 * self.dual_attention(modulate(normed, shift3, scale3), stream)
-        after = after + gate2 * self.mlp(modulate(self.norm_mlp(after), shift2, scale2), stream)
+            after = gated(after, gate3, self.dual_attention(modulate(normed, shift3, scale3), stream))
+        after = gated(after, gate2, self.mlp(modulate(self.norm_mlp(after), shift2, scale2), stream))
         if self.context_mlp is not None:
             gate, shift, scale, gate_mlp = turns[2:]
-            context = context + gate * told
-            context = context + gate_mlp * self.context_mlp(modulate(self.norm_mlp(context), shift, scale), stream)
+            context = gated(context, gate, told)
+            context = gated(context, gate_mlp, self.context_mlp(modulate(self.norm_mlp(context), shift, scale), stream))
         return replace(stream, tokens=after, context=context)
 
     def _looked(self, image: Tensor, prompt: Tensor, stream: Stream) -> tuple[Tensor, Tensor]:
@@ -85,5 +86,9 @@ class JointAttention(Conditioning):
     def head_norm(self, width: int, eps: float = 1e-6) -> nn.Module:
         return ModulatedNorm(width, eps)
 
+    def vector(self, time: Tensor, cond: Cond) -> Tensor:
+        return F.silu(time + cond.vec)
+
     def enter(self, stream: Stream) -> Stream:
-        return replace(stream, vec=F.silu(stream.time + stream.cond.vec), context=stream.beside(stream.cond.tokens))
+        stream = super().enter(stream)
+        return replace(stream, context=stream.beside(stream.cond.tokens))

@@ -1,0 +1,68 @@
+"""Views of modules: the same parameters, buffers and hooks under another tree, in which some modules are others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+Other = Callable[[nn.Module], type[nn.Module] | None]
+
+
+def view(module: Module, other: Other) -> Module:
+    """Return a view of a module in which every module for which `other` names a class is of that class.
+
+    Such a class derives from the module's own and adds no parameters; it begins with what the module has, children seen as views.
+    State dicts of view and module are the same tensors under the same names.
+    """
+    made: dict[int, nn.Module] = {}
+
+    def seen(one: nn.Module) -> nn.Module:
+        if id(one) not in made:
+            cls = other(one)
+            new = copy.copy(one) if cls is None else cls.__new__(cls)
+            if cls is not None:
+                new.__dict__.update(one.__dict__)
+            made[id(one)] = new
+            new.__dict__["_modules"] = {name: None if child is None else seen(child) for name, child in one._modules.items()}
+        return made[id(one)]
+
+    found = seen(module)
+    assert isinstance(found, type(module))
+    return found
+
+
+@dataclass(frozen=True)
+class Same:
+    """A value that equals itself alone. It is kept alive, so that no other takes its place unseen."""
+
+    value: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def standing(module: nn.Module) -> tuple[object, ...]:
+    """Return what changes where a module or an attribute of one is replaced, or a parameter is moved, cast or written to.
+
+    What is written past autograd's eyes, through `parameter.data`, is not seen.
+    """
+    modules = tuple((Same(one), *map(Same, one.__dict__.values())) for one in module.modules())
+    return modules, tuple(_standing(tensor) for tensor in (*module.parameters(), *module.buffers()))
+
+
+def _standing(tensor: Tensor) -> tuple[object, ...]:
+    written = None if tensor.is_inference() else tensor._version
+    return id(tensor), None if tensor.is_meta else tensor.data_ptr(), tensor.dtype, written
+
+
+def hooked(module: nn.Module) -> bool:
+    """Say whether a call of this module or of one inside of it would call a hook."""
+    return any(one._forward_hooks or one._forward_pre_hooks for one in module.modules())

@@ -1,0 +1,87 @@
+"""Specs of the runtimes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from ditzoo.specs import RuntimeSpec
+
+if TYPE_CHECKING:
+    from ditzoo.interfaces import Runtime
+
+
+class EagerSpec(RuntimeSpec):
+    """The modules as they are, one operation of torch after another."""
+
+    kind: Literal["eager"] = "eager"
+
+    def build(self) -> Runtime:
+        from ditzoo_runtime.eager import Eager
+
+        return Eager()
+
+
+class FusedSpec(RuntimeSpec):
+    """Torch's own products, in fewer operations: queries, keys and values as one, GELU in place. Elsewhere than on a CPU it is eager."""
+
+    kind: Literal["fused"] = "fused"
+
+    def build(self) -> Runtime:
+        from ditzoo_runtime.fused import Way
+        from ditzoo_runtime.onednn import FewerOperations
+
+        return FewerOperations(Way())
+
+
+class OneDNNSpec(RuntimeSpec):
+    """As `fused`, with products on weights that oneDNN has packed for this CPU; `gelu_within` has it do GELU too.
+
+    On another device, or without the operation, the modules stay as they are.
+    """
+
+    kind: Literal["onednn"] = "onednn"
+    gelu_within: bool = False
+
+    def build(self) -> Runtime:
+        from ditzoo_runtime.fused import Way
+        from ditzoo_runtime.onednn import FewerOperations
+
+        return FewerOperations(Way(packed=True, gelu_within=self.gelu_within))
+
+
+class CompileSpec(RuntimeSpec):
+    """Blocks by `torch.compile`: blocks of a kind share one graph, whatever their number, the batch and the step.
+
+    The first call takes the seconds that compiling takes.
+    """
+
+    kind: Literal["compile"] = "compile"
+
+    def build(self) -> Runtime:
+        from ditzoo_runtime.compiled import Compile
+
+        return Compile()
+
+
+class Int8DynamicSpec(RuntimeSpec):
+    """Attention's and MLP's linear layers in 8 bits: weights by output channel, activations by picture as they come. CPUs alone."""
+
+    kind: Literal["int8-dynamic"] = "int8-dynamic"
+    lossy: ClassVar[str | None] = "the linear layers of attention and MLP are computed in 8-bit integers"
+
+    def build(self) -> Runtime:
+        from ditzoo_runtime.quantized import Int8Dynamic
+
+        return Int8Dynamic()
+
+
+class AutoSpec(RuntimeSpec):
+    """The exact runtime that is measured to be the fastest here, of those that need no compiling: once a machine and width of layer."""
+
+    kind: Literal["auto"] = "auto"
+    default: ClassVar[bool] = True
+
+    def build(self) -> Runtime:
+        from ditzoo_runtime.choice import Auto
+
+        return Auto()
