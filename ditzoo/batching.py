@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import torch
 
-from ditzoo.cards import figures_of
-from ditzoo.machine import available_bytes
 from ditzoo.model_spec import ModelSpec
+from ditzoo.room import bytes_a_picture, free_bytes
 
 LARGEST, ROUNDS = 256, 3
 SHARE_OF_MEMORY = 0.5
@@ -46,7 +45,5 @@ def _seconds(look: Callable[[int], object], batch: int) -> float:
 
 def most_that_fit(spec: ModelSpec, device: torch.device, processes: int = 1) -> int:
     """Return how many pictures' activations fit into this process' part of half the memory that is free, up to `LARGEST`."""
-    rows = 1 if spec.guidance.scale == 1 else 2
-    each = figures_of(spec, None).activation_bytes * rows
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
-    return LARGEST if free is None else max(1, min(LARGEST, int(free * SHARE_OF_MEMORY / processes / max(each, 1))))
+    free = free_bytes(device)
+    return LARGEST if free is None else max(1, min(LARGEST, int(free * SHARE_OF_MEMORY / processes / max(bytes_a_picture(spec), 1))))

@@ -20,6 +20,7 @@ from ditzoo.grid import save_grid, save_moving_grid
 from ditzoo.hub_errors import Access
 from ditzoo.lora import fetched
 from ditzoo.places import file_sha256
+from ditzoo.room import check_room
 from ditzoo.sampling import BATCH, sample
 from ditzoo.sources import Found
 
@@ -42,6 +43,9 @@ def draw(
     """
     spec = found.spec
     device, dtype = usable_device(request["device"]), getattr(torch, request["dtype"])
+    batch = BATCH if request["batch_size"] is None else request["batch_size"]
+    if not request.get("force"):
+        check_room(spec, min(max(batch, 1), len(items)), device, dtype, weights=True)
     if request["random_weights"]:
         model = build(spec).to(device, dtype).requires_grad_(False)
         model.runtime = runtime_of(spec, found.zoo)
@@ -49,7 +53,6 @@ def draw(
         model = load_found(found, dtype=dtype, device=device)
     texts: dict[str, Any] = {name: request.get(name) for name in TEXTS}
     loras = [added(model, one) for one in request.get("loras", ())]
-    batch = BATCH if request["batch_size"] is None else request["batch_size"]
     batches = -(-len(items) // max(batch, 1))
     steps = spec.sampling.steps
     with tqdm(total=batches * steps, unit="step", desc=spec.name, disable=None) as bar:
@@ -65,6 +68,7 @@ def draw(
             **(known or {}),
             seed=request["seed"],
             batch_size=batch,
+            force=True,  # it was looked at above
             callback_on_step_end=lambda step, t, x: bar.update(),
         )
     files = write_each(drawn.images, out, request.get("format"), spec.sampling.fps)

@@ -21,6 +21,7 @@ from ditzoo.grid import as_pictures
 from ditzoo.model_spec import ModelSpec
 from ditzoo.noise import Noise
 from ditzoo.request import Steering, adjusted, requested, steered
+from ditzoo.room import check_room
 from ditzoo.specs import shape
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def sample(
     given: Any = None,
     at: str | Sequence[int] = "first",
     batch_size: int | None = None,
+    force: bool = False,
     output_type: str = "pil",
     callback_on_step_end: Callable[[int, float, Tensor], object] | None = None,
     count_macs: bool = False,
@@ -100,6 +102,7 @@ def sample(
         given: frames that are known, for all clips or a list a clip: pictures, or (C, n, H, W in [0, 1]), or (B, C, n, H, W).
         at: where they lie: `first`, `last`, `ends` (half at each; a single frame at both, a loop), or the number of each, -1 the last.
         batch_size: how many go through the network at once; at most 64 by default, all where one generator draws for all.
+        force: go on where memory is estimated not to suffice for a size that was asked for.
         output_type: `pil` (a clip is a list of frames), `np` (B, *S, C in [0, 1]), `pt` (B, C, *S in [0, 1]) or `latent`.
         callback_on_step_end: called with (step, t, x) after each step of each batch.
         count_macs: count multiply-adds into the ledger.
@@ -142,6 +145,9 @@ def sample(
     wanted = (len(items), *size)
     if latents is not None and latents.shape != wanted:
         raise SamplingError(f"latents are {shape(latents.shape)}, and {len(items)} samples of '{spec.name}' need {shape(wanted)}")
+    step = batch_size or (len(items) if isinstance(generator, torch.Generator) else BATCH)
+    if not force:
+        check_room(spec, min(step, len(items)), model.device, model.dtype, weights=False)
     codec = spec.codec.build()
     if OUTPUTS[output_type] is not None:
         codec.open()
@@ -149,8 +155,7 @@ def sample(
     noise = _noise(generator, seed, range(first_index, first_index + len(items)))
     start = latents if latents is not None else noise.draw(torch.empty(wanted))
 
-    ledger, step = Ledger(count_macs=count_macs), batch_size or (len(items) if noise.shared else BATCH)
-    parts = []
+    ledger, parts = Ledger(count_macs=count_macs), []
     for lo in range(0, len(items), step):
         rows = slice(lo, lo + step)
         part = noise if noise.shared else Noise(noise.generators[rows])

@@ -1,6 +1,7 @@
 """Video in files: what is written is read back, by time, upright; what cannot be used is named."""
 
 import json
+import re
 
 import av
 import numpy as np
@@ -10,8 +11,20 @@ from PIL import Image
 
 from ditzoo.assemble import build
 from ditzoo.clips import contact_sheet, save_frames, save_gif, save_mp4
-from ditzoo.errors import DataError, DataWarning
+from ditzoo.errors import DataError, DataWarning, SamplingError
+from ditzoo.room import bytes_a_picture
 from ditzoo.sources import resolve
+
+TINY = """
+name = "tiny"
+backbone = {kind = "video-dit", width = 48, depth = 2, heads = 2, patch = [1, 4, 4], in_channels = 1, input_size = [3, 8, 8]}
+conditioning = "adaln-zero"
+prompt = {kind = "label", classes = 2, names = ["ash", "birch"]}
+schedule = {kind = "flow", prediction = "velocity"}
+sampler = "euler"
+codec = {kind = "pixels", channels = 1}
+sampling = {steps = 2, samples = 2, fps = 12.5}
+"""
 
 
 def greys(count, size=(32, 48), first=20, step=10):
@@ -144,18 +157,7 @@ def test_gifs_mp4s_frames_and_sheets_show_every_frame(tmp_path):
 
 def test_a_video_model_is_sampled_to_clips_of_any_size(zoo, tmp_path, capsys, monkeypatch):
     spec = tmp_path / "tiny.toml"
-    spec.write_text(
-        """
-name = "tiny"
-backbone = {kind = "video-dit", width = 48, depth = 2, heads = 2, patch = [1, 4, 4], in_channels = 1, input_size = [3, 8, 8]}
-conditioning = "adaln-zero"
-prompt = {kind = "label", classes = 2, names = ["ash", "birch"]}
-schedule = {kind = "flow", prediction = "velocity"}
-sampler = "euler"
-codec = {kind = "pixels", channels = 1}
-sampling = {steps = 2, samples = 2, fps = 12.5}
-"""
-    )
+    spec.write_text(TINY)
     words = ["sample", spec, "--random-weights", "--height", 12, "--width", 16, "--num-frames", 5]
     assert run_ditzoo(*words, "-o", tmp_path / "a").returncode == 0
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"00000.gif", "00001.gif", "grid.gif", "grid.png", "samples.json"}
@@ -170,3 +172,18 @@ sampling = {steps = 2, samples = 2, fps = 12.5}
     assert "is of clips" in refused(capsys, monkeypatch, "sample", "fashion-dit", "--format", "mp4")
     drawn = build(resolve(str(spec), zoo).spec).sample(class_labels=["ash"], output_type="np")
     assert drawn.frames.shape == (1, 3, 8, 8, 1)
+
+
+def test_a_size_beyond_memory_is_refused_before_it_is_tried(zoo, monkeypatch, capsys, tmp_path):
+    spec = tmp_path / "tiny.toml"
+    spec.write_text(TINY)
+    told = refused(capsys, monkeypatch, "sample", spec, "--random-weights", "--num-frames", 64, "--height", 8192, "--width", 8192)
+    assert re.search(r"'tiny' at 64x8192x8192 takes about [\d.]+ GB for 2 at once, and [\d.]+ GB are free; draw smaller", told)
+    model = build(resolve(str(spec), zoo).spec)
+    asked = {"num_images": 2, "output_type": "latent"}
+    monkeypatch.setattr("ditzoo.room.available_bytes", lambda: int(1.5 * bytes_a_picture(model.spec)))
+    assert len(model.sample(**asked).images) == 2  # the size of training
+    with pytest.raises(SamplingError, match=r"for 2 at once, and .* free; set batch_size=1, or go on in spite of it: --force"):
+        model.sample(**asked, num_frames=3)
+    assert len(model.sample(**asked, num_frames=3, batch_size=1).images) == 2
+    assert len(model.sample(**asked, num_frames=3, force=True).images) == 2

@@ -71,6 +71,7 @@ def add_to(group: click.Group) -> None:
 )
 @click.option("--device", help="cpu, cuda, cuda:1, mps. Default: cuda if there is one, else cpu.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@click.option("--force", is_flag=True, help="Go on where memory is estimated not to suffice for a size.")
 @click.option("--random-weights", is_flag=True, help="Draw from fresh weights: noise, but the whole machine runs.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for pictures, grid and sidecar. Default: samples/NAME.")
 @runtime_option
