@@ -24,6 +24,7 @@ class Foresight:
     def __init__(self, backbone: Backbone, schedule: Schedule, steps: int) -> None:
         self.backbone, self.schedule = backbone, schedule
         self.times: list[float] = schedule.times(steps)[:-1].tolist()
+        self.foresees = foresees(type(backbone))
         self._conds: dict[int, tuple[Cond, Tensor]] = {}  # each with the places of its rows among the prompts
         self._prompts: dict[tuple[bytes, ...], int] = {}
         self._rows: list[Cond] = []  # one row each
@@ -33,6 +34,8 @@ class Foresight:
         """Return what was foreseen of a look at x (B, C, *S) at scalar t, a row for each of the conds' rows, and their places in what
         is computed ahead; None where the backbone foresees nothing.
         """
+        if not self.foresees:
+            return None
         known = len(self._rows)
         places = torch.cat([self._places(cond) for cond in conds])  # among the prompts
         if len(self._rows) > known:
@@ -80,6 +83,12 @@ class Window:
     def __init__(self, times: list[float], size: tuple[int, ...], foreseen: Foreseen | None) -> None:
         self.times, self.size, self.foreseen = times, size, foreseen
         self.ahead = Ahead(foreseen.vec) if foreseen is not None and foreseen.vec is not None else None
+
+
+def foresees(cls: type[Backbone]) -> bool:
+    """Say whether what a class foresees is what it begins with: one that overrides `begin` has to say `foresee` anew."""
+    order = [next(place for place, one in enumerate(cls.__mro__) if name in vars(one)) for name in ("foresee", "begin")]
+    return order[0] <= order[1]
 
 
 def _bytes(tensor: Tensor) -> bytes:

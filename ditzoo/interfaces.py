@@ -123,7 +123,8 @@ class Backbone(nn.Module, ABC):
 
     def foresee(self, t: Tensor, cond: Cond, size: Sequence[int]) -> Foreseen | None:
         """Return what a stream of latents of `size` needs of model times t (B,) and prompts alone, so that a run computes it for all of
-        its looks at once; None where only `begin` can tell, as by default. A backbone that has this has `begin_with` too.
+        its looks at once; None where only `begin` can tell, as by default. A backbone that has this has `begin_with` too, and a subclass
+        that overrides `begin` alone is not asked.
         """
         return None
 

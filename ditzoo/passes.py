@@ -92,7 +92,7 @@ class Passes:
         look = self.foresight.look(x, t, conds) if self.foresight is not None and t.dim() == 0 else None
         if look is not None:
             foreseen, ahead, places = look
-            return replace(self.backbone.begin_with(rows, cond, foreseen), ahead=ahead, places=places)
+            return replace(self.backbone.begin_with(rows, cond, foreseen), ahead=ahead, places=places, known=foreseen.vec)
         times = self.schedule.model_time(t) if self.given is None else self.given.times(t, self.schedule)
         times = times.float().to(x.device)  # (), or of frames (T,) or (1, T)
         times = times.expand(len(rows), *times.shape[-1:])

@@ -96,11 +96,12 @@ class Stream:
     positions: Tensor | None = None  # shared by all rows: (N, D) table or rotary angles
     ahead: Ahead | None = None  # shared by all rows: what the run has computed of `vec` for all of its looks
     places: Tensor | None = None  # (B,) where in `ahead` each row's vector is
+    known: Tensor | None = None  # (B, D) the `vec` that `ahead` is of; where another has taken its place, `ahead` says nothing
     packing: Packing | None = None  # the clips that lie in the one row of tokens, if they are several
 
     def modulation(self, layer: nn.Module) -> Tensor:
         """Return layer(vec), (B, ...): what modulates a block. A run that knows its times has it computed for all of them at once."""
-        if self.ahead is None or self.places is None:
+        if self.ahead is None or self.places is None or self.vec is not self.known:
             made: Tensor = layer(self.vec)
             return made
         return self.ahead.of(layer, self.places)
@@ -154,7 +155,7 @@ class Stream:
     def nbytes(self) -> int:
         """Bytes of everything that this stream keeps alive."""
         held = [getattr(self, f.name) for f in fields(self)] + [getattr(self.cond, f.name) for f in fields(self.cond)]
-        return sum(tensor.nbytes for tensor in held if isinstance(tensor, Tensor))
+        return sum({id(tensor): tensor.nbytes for tensor in held if isinstance(tensor, Tensor)}.values())
 
 
 Record = TypeVar("Record", Cond, Stream)
@@ -162,10 +163,13 @@ Record = TypeVar("Record", Cond, Stream)
 
 def _map_rows(record: Record, index: Tensor | slice) -> Record:
     changed: dict[str, Any] = {}
+    cut: dict[int, Tensor] = {}  # one tensor under two names stays one
     for f in fields(record):
         value = getattr(record, f.name)
         if f.name != "positions" and isinstance(value, Tensor):
-            changed[f.name] = value[index]
+            if id(value) not in cut:
+                cut[id(value)] = value[index]
+            changed[f.name] = cut[id(value)]
         elif isinstance(value, Cond):
             changed[f.name] = value.rows(index)
     return replace(record, **changed)

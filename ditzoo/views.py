@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
+SAMPLES = 64  # of a tensor's values, by which a write to it is noticed
 Module = TypeVar("Module", bound=nn.Module)
 Other = Callable[[nn.Module], type[nn.Module] | None]
 
@@ -52,7 +54,8 @@ class Same:
 def standing(module: nn.Module) -> tuple[object, ...]:
     """Return what changes where a module or an attribute of one is replaced, or a parameter is moved, cast or written to.
 
-    What is written past autograd's eyes, through `parameter.data`, is not seen.
+    What is written past autograd's eyes, through `parameter.data` as adapters are merged, is seen by `SAMPLES` of a tensor's values: all
+    of a small one, and of a large one those of a write that is not confined to what lies between them.
     """
     modules = tuple((Same(one), *map(Same, one.__dict__.values())) for one in module.modules())
     return modules, tuple(_standing(tensor) for tensor in (*module.parameters(), *module.buffers()))
@@ -60,7 +63,15 @@ def standing(module: nn.Module) -> tuple[object, ...]:
 
 def _standing(tensor: Tensor) -> tuple[object, ...]:
     written = None if tensor.is_inference() else tensor._version
-    return id(tensor), None if tensor.is_meta else tensor.data_ptr(), tensor.dtype, written
+    return id(tensor), None if tensor.is_meta else tensor.data_ptr(), tensor.dtype, written, _sampled(tensor)
+
+
+def _sampled(tensor: Tensor) -> bytes | None:
+    """Return the bytes of some values, spread over a tensor; None where they are not in the machine's own memory."""
+    if tensor.device.type != "cpu" or not tensor.is_contiguous():
+        return None
+    spread = tensor.detach().view(-1)[:: max(1, tensor.numel() // SAMPLES)]
+    return spread.contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def hooked(module: nn.Module) -> bool:

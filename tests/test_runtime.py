@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+from dataclasses import replace
 
 import ditzoo_runtime.choice as choosing
 import ditzoo_runtime.fused as fusing
@@ -18,6 +19,7 @@ from ditzoo.assemble import build, load
 from ditzoo.errors import SpecError
 from ditzoo.figures import figures
 from ditzoo.locks import spec_sha256
+from ditzoo.lora import inject, tuned
 from ditzoo.matrix import examples, matched
 from ditzoo.views import view
 
@@ -196,6 +198,48 @@ def test_guidance_that_begins_on_the_way_and_other_sizes_are_foreseen(zoo, monke
     assert len(tables) <= 2  # before guidance and since, not one a step
     monkeypatch.setattr("ditzoo.sampling.torch.is_grad_enabled", lambda: True)
     assert_near(found, latents(model, height=4, width=12), 1e-6)
+
+
+def doubled(stream):
+    return replace(stream, vec=2 * stream.vec)
+
+
+@pytest.mark.parametrize("where", ["begin", "enter", "block"])
+def test_a_subclass_that_knows_nothing_of_what_is_computed_ahead_is_right(zoo, where):
+    model, plain = made(zoo), made(zoo)
+    backbone = model.backbone
+    part = {"begin": backbone, "enter": backbone.conditioning, "block": backbone.blocks[0]}[where]
+    cls, name = type(part), "forward" if where == "block" else where
+    inherited = getattr(cls, name)
+
+    def changed(self, first, *others):
+        return inherited(self, doubled(first)) if where == "block" else doubled(inherited(self, first, *others))
+
+    part.__class__ = type("Changed", (cls,), {name: changed})
+    found = latents(model)
+    assert not torch.allclose(found, latents(plain))
+    by_hand = model.sample(class_labels=[0, 1, 2], output_type="latent", seed=3, count_macs=True)  # which computes nothing ahead
+    assert_near(found, by_hand.images, 1e-6)
+
+
+@pytest.mark.parametrize("runtime", ["onednn", "fused", "int8-dynamic"])
+def test_weights_that_are_written_past_autograd_are_packed_anew(zoo, runtime):
+    model = made(zoo, runtime)
+    before = latents(model)
+    names = [name for name, layer in model.named_modules() if name.endswith((".mlp.fc1", ".attention.q"))]
+    inject(model, "own", dict.fromkeys(names, 2), dict.fromkeys(names, 2.0), train=False)
+    for _, layer in tuned(model):
+        layer.lora_B["own"].weight.data.normal_()
+    tolerance = 0.1 if runtime == "int8-dynamic" else 1e-5
+    apart = latents(model)
+    for change in ("merge", "unmerge"):  # each `weight.data +=`, which autograd does not count
+        for _, layer in tuned(model):
+            getattr(layer, change)()
+        found = latents(model)
+        plain = model.sample(class_labels=[0, 1, 2], output_type="latent", seed=3, count_macs=True).images  # of the plain modules
+        assert_near(found, plain, tolerance)
+        assert_near(found, apart, tolerance)
+    assert not torch.allclose(apart, before)
 
 
 def test_multiply_adds_are_those_of_the_plain_network(zoo):

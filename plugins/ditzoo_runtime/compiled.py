@@ -36,7 +36,7 @@ class Compile(Runtime):
         forward = self._forwards[kind]
 
         def run(stream: Stream) -> Stream:
-            after: Stream = forward(block, replace(stream, ahead=None, places=None))
-            return replace(after, ahead=stream.ahead, places=stream.places)
+            after: Stream = forward(block, replace(stream, ahead=None, places=None, known=None))
+            return replace(after, ahead=stream.ahead, places=stream.places, known=stream.known)
 
         return run

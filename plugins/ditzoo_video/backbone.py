@@ -5,6 +5,7 @@ Shapes: B rows, N tokens of a grid (T, H, W), D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditzoo.interfaces import Cond, Conditioning, Stream
+from ditzoo.interfaces import Cond, Conditioning, Foreseen, Stream
 from ditzoo.packing import Pack, numbered
 from ditzoo.patches import PatchTransformer
 from ditzoo_video.attention import GroupedAttention
@@ -49,6 +50,10 @@ class VideoDiT(PatchTransformer):
         told = told.view(len(stream.tokens), -1, told.shape[-1])
         beyond = stream.tokens.shape[1] - told.shape[1]  # tokens that no grid has, such as a prompt's
         return replace(stream, tokens=stream.tokens + F.pad(told, (0, 0, 0, beyond)))
+
+    def foresee(self, t: Tensor, cond: Cond, size: Sequence[int]) -> Foreseen:
+        """As of other backbones: where a clip has one time, `begin` adds nothing for its frames."""
+        return super().foresee(t, cond, size)
 
     def attention(self, width: int, index: int) -> nn.Module:
         return GroupedAttention(width, self.heads, self.pattern, index, qk_norm=self.spec.qk_norm)
