@@ -97,12 +97,16 @@ def test_the_points_of_a_model_clip_as_it_does_and_none_has_an_order_beyond_its_
     points = [*full(exited.spec, (2, 20)), *dynamic(exited.spec, "unipc", (20,), {})]
     names = [point.name for point in points]
     assert "ddim 2" in names
-    assert "unipc 20, null 2 + residuals" in names
+    assert {"unipc 20, residuals every 2, guided to 0.8", "unipc 20, internal 4", "unipc 20, null 2"} <= set(names)
     for point in points:
         spec = zoo.model(override(json.loads(exited.spec.model_dump_json()), point.settings))
         assert getattr(spec.sampler, "inner", spec.sampler).clip == 1.0
     plain = exited.spec.model_copy(update={"exits": None})
-    assert [point.name for point in dynamic(plain, "ddim", (20,), {})] == ["ddim 20, residuals"]
+    unguided = plain.model_copy(update={"guidance": plain.guidance.model_copy(update={"scale": 1.0})})
+    assert [point.name for point in dynamic(unguided, "ddim", (20,), {})] == ["ddim 20, residuals every 2", "ddim 20, residuals every 3"]
+    less = list(full(exited.spec, (4, 5), of=("ddim",), guided_to=0.8))
+    assert [point.name for point in less] == ["ddim 4, guided to 0.8", "ddim 5, guided to 0.8"]
+    assert zoo.model(override(json.loads(exited.spec.model_dump_json()), less[0].settings)).guidance.interval == (0.0, 0.8)
     plan = Plan(protocol="fashion", reference="ddim 20", points=tuple(points))
     (tmp_path / "plan.toml").write_text(as_toml(plan))
     assert read_plan(tmp_path / "plan.toml", zoo) == plan
@@ -126,8 +130,10 @@ def test_the_command_measures_a_model_and_goes_on_where_it_was(exited, tmp_path,
     assert rows["ddim 2"]["time"] == 1
     assert rows["ddim 2"]["loss"] == 0
     assert rows["ddim 2"]["blocks"] == 2 * 2 * 8
-    assert rows["ddim 2, null 2 + all 4"]["blocks"] == 2 * (2 + 4)
-    assert rows["ddim 2, null 2 + all 4"]["macs"] < 0.5 * rows["ddim 2"]["macs"]
+    assert rows["ddim 2, all 4"]["blocks"] == 2 * (4 + 4)
+    assert rows["ddim 2, internal 4"]["blocks"] == 2 * 8
+    assert rows["ddim 2, guided to 0.8"]["blocks"] == 8 + 2 * 8
+    assert rows["ddim 2, all 4"]["macs"] < 0.6 * rows["ddim 2"]["macs"]
     assert rows["ddim 2, table 0.45"]["blocks"] <= 0.45 * 32
     assert made["picked"] in rows
     assert (tmp_path / "out" / "frontier.md").read_text().count("\n|") == len(rows) + 1

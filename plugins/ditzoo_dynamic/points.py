@@ -19,6 +19,7 @@ from ditzoo.zoo import Zoo
 
 SOLVERS = ("ab2", "dpm-solver++", "unipc")  # beside the model's own, where steps are few
 STEPS = (3, 4, 5, 6, 8, 10, 14, 20)
+GUIDED_TO = 0.8  # where guidance is left out of the noisiest looks, as Kynkäänniemi et al. 2024 do
 
 
 class Point(Spec):
@@ -80,37 +81,52 @@ def solvers(spec: ModelSpec) -> dict[str, dict[str, Any]]:
     return {str(own["kind"]): own} | {str(one["kind"]): one for one in others if one["kind"] != own["kind"]}
 
 
-def full(spec: ModelSpec, steps: Iterable[int]) -> Iterator[Point]:
-    """Yield every solver at full depth in every number of steps that it can have."""
+def full(spec: ModelSpec, steps: Iterable[int], *, of: Iterable[str] = (), guided_to: float | None = None) -> Iterator[Point]:
+    """Yield every solver, or those named in `of`, at full depth in every number of steps that it can have.
+
+    With `guided_to` guidance is left out where t is above it.
+    """
+    tag, more = _less_guided(guided_to) if guided_to is not None else ("", ())
     for name, solver in solvers(spec).items():
         for count in steps:
-            if count >= solver.get("order", 2):
-                yield Point(name=f"{name} {count}", family="full", settings=(f"sampler={inline(solver)}", f"sampling.steps={count}"))
+            if count >= solver.get("order", 2) and (not of or name in of):
+                settings = (f"sampler={inline(solver)}", f"sampling.steps={count}", *more)
+                yield Point(name=f"{name} {count}{tag}", family="full", settings=settings)
 
 
 def dynamic(spec: ModelSpec, solver: str, steps: Iterable[int], tables: Mapping[str, Mapping[str, Any]]) -> Iterator[Point]:
-    """Yield the ways to leave early with one solver: guidance's depth, residuals, confidence, calibrated tables by their names."""
-    inner, depth, exits = solvers(spec)[solver], spec.backbone.depth, spec.readable[:-1]
-    ways: dict[str, dict[str, Any]] = {}
-    prefix = max(1, depth // 4)
-    residuals = {"kind": "exit-residual", "prefix": prefix, "every": 3, "order": 1}
-    ways["residuals"] = {"policy": residuals}
+    """Yield the ways to leave early with one solver: residuals, guidance by an exit, confidence, calibrated tables by their names."""
+    inner, exits, guided = solvers(spec)[solver], spec.readable[:-1], is_guided(spec)
+    ways: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {}
+    residuals = {"kind": "exit-residual", "prefix": max(1, spec.backbone.depth // 4), "order": 1}
+    for every in (2, 3):
+        ways[f"residuals every {every}"] = {"policy": residuals | {"every": every}}, ()
+    if guided:
+        tag, more = _less_guided(GUIDED_TO)
+        ways[f"residuals every 2{tag}"] = {"policy": residuals | {"every": 2}}, more
     if exits:
-        ways[f"null {exits[0]}"] = {"null_exit": exits[0]}
-        ways[f"null {exits[0]} + residuals"] = {"null_exit": exits[0], "policy": residuals}
-        ways |= {
-            f"null {exits[0]} + all {exit}": {"null_exit": exits[0], "policy": {"kind": "uniform", "depth": exit}} for exit in exits[1:]
-        }
-        ways |= {f"all {exit}": {"policy": {"kind": "uniform", "depth": exit}} for exit in exits[1:]}
-        ways |= {name: {"policy": {"kind": "depth-table", "table": table}} for name, table in tables.items()}
+        middle = exits[len(exits) // 2]
+        ways |= {f"all {exit}": ({"policy": {"kind": "uniform", "depth": exit}}, ()) for exit in exits[1:]}
+        ways |= {name: ({"policy": {"kind": "depth-table", "table": table}}, ()) for name, table in tables.items()}
+        for exit in dict.fromkeys((exits[0], middle)) if guided else ():
+            ways[f"null {exit}"] = {"null_exit": exit}, ()
+            ways[f"internal {exit}"] = {"internal": {"exit": exit, "scale": spec.guidance.scale}}, ("guidance.scale=1.0",)
     if len(exits) > 1:
-        ways[f"null {exits[0]} + confidence"] = {"null_exit": exits[0], "policy": {"kind": "confidence", "threshold": [0.1]}}
-    for name, fields in ways.items():
+        ways["confidence"] = {"policy": {"kind": "confidence", "threshold": [0.1]}}, ()
+    for name, (fields, more) in ways.items():
         sampler = {"kind": "early-exit", "inner": inner, **fields}
         for count in steps:
-            yield Point(
-                name=f"{solver} {count}, {name}", family="dynamic", settings=(f"sampler={inline(sampler)}", f"sampling.steps={count}")
-            )
+            settings = (f"sampler={inline(sampler)}", f"sampling.steps={count}", *more)
+            yield Point(name=f"{solver} {count}, {name}", family="dynamic", settings=settings)
+
+
+def is_guided(spec: ModelSpec) -> bool:
+    """Say whether guidance acts at all times, so that its interval may be tried."""
+    return spec.guidance.scale != 1 and spec.guidance.interval == (0.0, 1.0)
+
+
+def _less_guided(to: float) -> tuple[str, tuple[str, ...]]:
+    return f", guided to {to:g}", (f"guidance.interval=[0.0, {to}]",)
 
 
 def as_toml(plan: Plan) -> str:

@@ -12,7 +12,7 @@ from ditzoo.evaluation.run import evaluate
 from ditzoo.files import writable_folder, write_text
 from ditzoo_dynamic.calibration import calibrated
 from ditzoo_dynamic.frontier import Resolve, folder_of
-from ditzoo_dynamic.points import STEPS, Plan, Point, as_toml, dynamic, full, inline, own_solver, solvers
+from ditzoo_dynamic.points import GUIDED_TO, STEPS, Plan, Point, as_toml, dynamic, full, inline, is_guided, own_solver, solvers
 
 BUDGETS = (0.6, 0.45, 0.35)  # of calibrated tables
 FEW = (4, 5, 6, 8, 10, 14)  # steps that leaving early is tried in, beside those of the reference
@@ -21,7 +21,8 @@ FEW = (4, 5, 6, 8, 10, 14)  # steps that leaving early is tried in, beside those
 def standard(resolve: Resolve, protocol: Protocol, named: str, out: Path, *, steps: int, note: Callable[[str], None]) -> Plan:
     """Return the plan for a model and leave it in `out/plan.toml`: all solvers at full depth, and leaving early with two of them.
 
-    Those two are the model's own solver, and the one that is best at full depth in half as many steps.
+    Those two are the model's own solver, and the one that is best at full depth in half as many steps; they are drawn at full depth with
+    less guidance too.
     """
     first = resolve(protocol.settings)
     counts = sorted({*(count for count in STEPS if count < steps), steps // 2, steps})
@@ -35,6 +36,8 @@ def standard(resolve: Resolve, protocol: Protocol, named: str, out: Path, *, ste
             note(f"{point.name}: {made['distance_is']} {made['mean']['frechet']:.3f}")
             if made["mean"]["frechet"] < least:
                 best, least = solver, made["mean"]["frechet"]
+    if is_guided(first.spec):
+        points += [point for point in full(first.spec, counts, of=(own, best), guided_to=GUIDED_TO) if _fits(resolve, point)]
     model = load_found(first)
     for solver in dict.fromkeys((own, best)):
         spec = resolve((*protocol.settings, f"sampler={inline(solvers(first.spec)[solver])}", f"sampling.steps={steps}")).spec
