@@ -2,11 +2,13 @@
 
     python benchmarks/forward.py dit-s-2
     python benchmarks/forward.py dit-xl-2 --no-compile --out docs/speed/forward-dit-xl-2.json
+    python benchmarks/forward.py dit-s-2 --dtype bfloat16
 
 All have the same random weights, run in turns in one process, and their outputs agree to 1e-4 or the benchmark fails. `ditzoo` is a call of
 the model under the runtime that it chooses by itself; `in a run` is a look of a sampler that knows its times, whose modulations were
-computed ahead. `published` is a module in the style of the published code (tests/reference_dit.py). `products` are the products of the
-blocks' linear layers alone, in torch's own or packed by oneDNN, whichever is faster: nothing with the same products can be faster.
+computed ahead. `published` is a module in the style of the published code (tests/reference_dit.py), in fp32 alone, as that code runs.
+`products` are the products of the blocks' linear layers alone, in torch's own or packed by oneDNN, whichever is faster: nothing with the
+same products can be faster. In bfloat16 the errors of ditzoo and of diffusers against fp32 are printed, as shares of the output's scale.
 """
 
 from __future__ import annotations
@@ -71,12 +73,12 @@ def theirs(model: Model, zoo: Zoo) -> tuple[Any, Model]:
     return network.eval().requires_grad_(False), alike
 
 
-def products(model: Model, rows: int) -> dict[str, Work]:
+def products(model: Model, rows: int, dtype: torch.dtype) -> dict[str, Work]:
     """Return the products of the blocks' linear layers with `rows` tokens, in each library: queries, keys and values as one."""
     spec = model.spec.backbone
     width, hidden = spec.width, int(spec.width * spec.mlp_ratio)  # type: ignore[attr-defined]
-    weights = [torch.randn(out, into) for out, into in ((3 * width, width), (width, width), (hidden, width), (width, hidden))]
-    tokens = {into: torch.randn(rows, into) for into in (width, hidden)}
+    weights = [torch.randn(out, into, dtype=dtype) for out, into in ((3 * width, width), (width, width), (hidden, width), (width, hidden))]
+    tokens = {into: torch.randn(rows, into, dtype=dtype) for into in (width, hidden)}
 
     def plain() -> None:
         for _ in range(spec.depth):
@@ -84,7 +86,7 @@ def products(model: Model, rows: int) -> dict[str, Work]:
                 F.linear(tokens[weight.shape[1]], weight)
 
     ways: dict[str, Work] = {"products, torch": plain}
-    if available(torch.device("cpu"), torch.float32):
+    if available(torch.device("cpu"), dtype):
         packed = [(pack(weight, rows), weight.shape[1]) for weight in weights]
 
         def by_onednn() -> None:
@@ -96,9 +98,14 @@ def products(model: Model, rows: int) -> dict[str, Work]:
     return ways
 
 
+def error(found: Tensor, expected: Tensor) -> float:
+    """Return the greatest error of an output, of its scale."""
+    return float((found.float() - expected).abs().max() / expected.abs().max())
+
+
 def near(found: Tensor, expected: Tensor, what: str) -> None:
-    apart = float((found - expected).abs().max() / expected.abs().max())
-    if not apart <= 1e-4:
+    """Stop where two outputs that have to be one differ."""
+    if not (apart := error(found, expected)) <= 1e-4:
         raise SystemExit(f"{what}: outputs are {apart:.1e} of their scale apart")
 
 
@@ -107,10 +114,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--out", type=Path, help="write the figures as JSON, for benchmarks/table.py")
     words = parser.parse_args()
-    zoo = Zoo.installed()
+    zoo, dtype = Zoo.installed(), getattr(torch, words.dtype)
     model = random_model(words.model, zoo)
     spec = model.spec
     x = torch.randn(1, spec.backbone.in_channels, *spec.latent_size(), generator=torch.Generator().manual_seed(1)).repeat(PAIR, 1, 1, 1)
@@ -118,38 +126,54 @@ def main() -> None:
     labels = torch.tensor([7, classes])  # the null row is last
     network, alike = theirs(model, zoo)
     reference = published(model, zoo)
-    denoiser = denoiser_of(model, spec, [7], Ledger(), Steering())
-    time = denoiser.schedule.times(spec.sampling.steps)[spec.sampling.steps // 2]
-    pair = Cond.cat([model.prompt.encode([7]), model.prompt.null(1)])
 
     def ours(one: Model) -> Tensor:
-        return one.runner(x, t, pair)
+        return one.runner(x.to(one.dtype), t, Cond.cat([one.prompt.encode([7]), one.prompt.null(1)]))
 
     def diffusers(net: Any) -> Tensor:
-        return net(x, timestep=t, class_labels=labels, return_dict=False)[0]
+        return net(x.to(dtype), timestep=t, class_labels=labels, return_dict=False)[0]
 
-    near(diffusers(network), ours(alike), "diffusers")
-    near(reference(x, t, labels), ours(model), "published")
+    full = ours(model)
+    near(network(x, timestep=t, class_labels=labels, return_dict=False)[0], full_alike := ours(alike), "diffusers")
+    near(reference(x, t, labels), full, "published")
+    errors = {}
+    if dtype != torch.float32:
+        model, network = model.to(dtype), network.to(dtype)
+        errors = {"ditzoo": error(ours(model), full), "diffusers": error(diffusers(network), full_alike)}
+    denoiser = denoiser_of(model, spec, [7], Ledger(), Steering())
+    time = denoiser.schedule.times(spec.sampling.steps)[spec.sampling.steps // 2]
+    latents = x[:1].to(dtype)
     ways: dict[str, Work] = {
         "ditzoo": lambda: ours(model),
-        "ditzoo, in a run": lambda: denoiser(x[:1], time),
+        "ditzoo, in a run": lambda: denoiser(latents, time),
         "diffusers": lambda: diffusers(network),
-        "published": lambda: reference(x, t, labels),
     }
+    if dtype == torch.float32:
+        ways["published"] = lambda: reference(x, t, labels)
     if not words.no_compile:
         compiled = torch.compile(network)
-        near(diffusers(compiled), ours(alike), "diffusers, compiled")
+        first = diffusers(compiled)
+        if dtype == torch.float32:
+            near(first, full_alike, "diffusers, compiled")
+        else:
+            errors["diffusers, compiled"] = error(first, full_alike)
         ways["diffusers, compiled"] = lambda: diffusers(compiled)
-    ways |= products(model, PAIR * 256)
+    ways |= products(model, PAIR * 256, dtype)
     seconds = interleaved(list(ways.values()), words.rounds)
     rows = []
     for name, ratio, median in zip(ways, ratios(seconds, 0), seconds.median(0).values.tolist(), strict=True):
-        rows.append({"way": name, "ratio": round(ratio.median, 3), "low": round(ratio.low, 3), "high": round(ratio.high, 3)})
-        print(f"{name:<22}{1e3 * median:9.1f} ms   {ratio.median:6.2f} times ditzoo's time ({ratio.low:.2f} to {ratio.high:.2f})")
+        row = {"way": name, "ratio": round(ratio.median, 3), "low": round(ratio.low, 3), "high": round(ratio.high, 3)}
+        said = ""
+        if name in errors:
+            row["error"] = float(f"{errors[name]:.2g}")
+            said = f"; error {errors[name]:.1e}"
+        rows.append(row)
+        print(f"{name:<22}{1e3 * median:9.1f} ms   {ratio.median:6.2f} times ditzoo's time ({ratio.low:.2f} to {ratio.high:.2f}){said}")
     told = model.runtime.told if model.runtime is not None else "eager"
-    print(f"runtime {told}; {torch.get_num_threads()} threads; {processor()} {' '.join(instructions())}")
+    print(f"runtime {told}; {words.dtype}; {torch.get_num_threads()} threads; {processor()} {' '.join(instructions())}")
     if words.out:
-        made = {"model": words.model, "what": "a look at a guided pair", "runtime": told, "threads": torch.get_num_threads(), "rows": rows}
+        what = "a look at a guided pair" + ("" if dtype == torch.float32 else f", {words.dtype}")
+        made = {"model": words.model, "what": what, "runtime": told, "threads": torch.get_num_threads(), "rows": rows}
         made |= {"processor": " ".join([processor(), *instructions()]), "torch": torch.__version__}
         words.out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 

@@ -122,7 +122,19 @@ class Attention(nn.Module):
     def look(self, q: Tensor, k: Tensor, v: Tensor, stream: Stream | None, mask: Tensor | None) -> Tensor:
         """Let queries look at keys, (B, H, N or L, D / H) each; a subclass may say who looks at whom."""
         keep = None if mask is None else mask[:, None, None] if mask.dim() == 2 else mask[:, None]
+        return attend(q, k, v, keep)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Return softmax attention (B, H, N, d) of q (B, H, N, d) over k and v (B, H, L, d); `keep` (broadcast to B, H, N, L): who sees whom.
+
+    In training on a CPU in half precision it is computed in fp32: torch's backward pass of it in bf16 takes five times as long there.
+    """
+    half = q.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled("cpu")
+    if q.device.type != "cpu" or not (half and q.requires_grad and torch.is_grad_enabled()):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=keep).to(q.dtype)
 
 
 class Mlp(nn.Module):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import assert_near, tiny, wake
 
 from ditzoo.assemble import build
-from ditzoo.layers import patchify, unpatchify
+from ditzoo.layers import Attention, attend, patchify, unpatchify
 
 CONDITIONINGS = ("adaln-zero", "adaln", "in-context", "cross-attention")
 # the shapes of S, B, L and XL: their depth, heads and ratio of width to heads, narrowed so that a test is quick
@@ -131,3 +132,34 @@ def test_streams_subtract_and_add_to_residuals_and_know_their_bytes(zoo):
     torch.testing.assert_close((early + (late - early)).tokens, late.tokens)
     assert early.rows(slice(1, 2)).tokens.shape[0] == early.rows(slice(1, 2)).cond.vec.shape[0] == 1
     assert early.rows(torch.tensor([0, 2])).nbytes < early.nbytes
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_attention_in_half_precision_is_trained_in_fp32_on_a_cpu(autocast, monkeypatch):
+    seen, plain = [], F.scaled_dot_product_attention
+
+    def told(q, k, v, **more):
+        seen.append((q.dtype, torch.is_autocast_enabled("cpu")))
+        return plain(q, k, v, **more)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", told)
+    attention, x = Attention(32, 2), torch.randn(2, 9, 32)
+    keep = torch.tensor([[True] * 9, [True] * 5 + [False] * 4])
+    exact = attention(x, mask=keep)
+    exact.square().sum().backward()
+    expected = attention.q.weight.grad.clone()
+    attention.zero_grad()
+    if not autocast:
+        attention, x = attention.to(torch.bfloat16), x.to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = attention(x, mask=keep)
+    assert seen[-1] == (torch.float32, False)
+    assert found.dtype == torch.bfloat16
+    found.float().square().sum().backward()
+    torch.testing.assert_close(found.float(), exact, rtol=0.05, atol=0.02)
+    grad = attention.q.weight.grad.float()
+    assert float((grad - expected).norm() / expected.norm()) < 0.05
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        attention(x)
+    assert seen[-1] == (torch.bfloat16, autocast)  # no gradient: torch's own
+    assert attend(*torch.randn(3, 2, 2, 9, 16).unbind(0)).dtype == torch.float32

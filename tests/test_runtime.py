@@ -12,12 +12,14 @@ import ditzoo_runtime.fused as fusing
 import pytest
 import torch
 from conftest import assert_near, tiny, wake
+from ditzoo_runtime.fused import FEW, Way, fused, written_out
 from torch import nn
 
 import ditzoo.foresight
 from ditzoo.assemble import build, load
 from ditzoo.errors import SpecError
 from ditzoo.figures import figures
+from ditzoo.layers import Attention
 from ditzoo.locks import spec_sha256
 from ditzoo.lora import inject, tuned
 from ditzoo.matrix import examples, matched
@@ -292,6 +294,7 @@ def test_it_falls_back_where_packed_products_are_absent(zoo, monkeypatch):
 def test_the_choice_is_what_was_measured_and_is_measured_once(zoo, monkeypatch, measured, told):
     asked = []
     monkeypatch.setattr(choosing, "gains", lambda *given: asked.append(given) or measured)
+    monkeypatch.setattr(choosing, "scores_gain", lambda *given: {"scores": 0.9})
     for _ in range(2):
         model = made(zoo, "auto")
         latents(model)
@@ -302,14 +305,52 @@ def test_the_choice_is_what_was_measured_and_is_measured_once(zoo, monkeypatch, 
     assert len(asked) == 2
 
 
+def test_attention_is_written_out_where_that_is_measured_to_be_faster(zoo, monkeypatch):
+    asked = []
+    monkeypatch.setattr(choosing, "gains", lambda *given: {})
+    monkeypatch.setattr(choosing, "scores_gain", lambda *given: asked.append(given) or {"scores": 1.8})
+    model = made(zoo, "auto")
+    plain = latents(made(zoo))
+    assert_near(latents(model), plain)
+    assert model.runtime.told == "auto: fused, scores"
+    assert asked == [(model.spec.backbone.heads, model.spec.backbone.width // model.spec.backbone.heads, torch.float32)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_attention_written_out_is_attention_and_only_among_few_tokens(dtype, monkeypatch):
+    plain = Attention(32, 2, qk_norm="rms").to(dtype)
+    written = fused(plain, Way(scores=True))
+    calls = []
+    monkeypatch.setattr(fusing, "written_out", lambda *given: calls.append(1) or written_out(*given))
+    x, keep = torch.randn(3, 17, 32).to(dtype), torch.rand(3, 17) > 0.3
+    near = {"rtol": 0.02, "atol": 0.02} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(written(x), plain(x), **near)
+    torch.testing.assert_close(written(x, context=x[:, :5]), plain(x, context=x[:, :5]), **near)
+    assert len(calls) == 2
+    torch.testing.assert_close(written(x, mask=keep), plain(x, mask=keep), **near)
+    long = torch.randn(1, FEW + 1, 32).to(dtype)
+    torch.testing.assert_close(written(long), plain(long), **near)
+    assert len(calls) == 2
+
+
 def test_gains_are_measured_quickly():
     import time
 
     begun = time.perf_counter()
     found = choosing.gains(384, 1536, torch.float32)
+    found_too = choosing.scores_gain(6, 64, torch.float32)
     assert time.perf_counter() - begun < 5  # on a machine that does other things too
     assert set(found) <= set(choosing.WAYS)
-    assert all(gain > 0 for gain in found.values())
+    assert set(found_too) == {"scores"}
+    assert all(gain > 0 for gain in [*found.values(), *found_too.values()])
+
+
+def test_half_precision_rounds_gelu_once():
+    x = torch.linspace(-4, 4, 1001)
+    exact = torch.nn.functional.gelu(x.bfloat16(), approximate="tanh")
+    assert torch.equal(fusing.gelu_(x.bfloat16()), exact)
+    torch.testing.assert_close(fusing.gelu_(x.clone()), torch.nn.functional.gelu(x, approximate="tanh"), rtol=1e-5, atol=1e-6)
 
 
 def test_loaded_models_have_the_default_and_others_are_named(zoo):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ditzoo.errors import SpecError
 from ditzoo.interfaces import BlockParts, Cond, Conditioning, Stream
-from ditzoo.layers import Attention, Mlp, zero_linear
+from ditzoo.layers import Attention, Mlp, attend, zero_linear
 
 OPEN = 1.0  # logits begin here: everything is chosen, and the network is the one that it was made of
 
@@ -70,12 +70,12 @@ class DynamicAttention(Attention):
         keep = None if mask is None else mask[:, None, None, :]
         used = _alike(heads.hard)
         if used is None:
-            out = F.scaled_dot_product_attention(*self.qkv(x), attn_mask=keep) * heads.soft[:, :, None, None]
+            out = attend(*self.qkv(x), keep) * heads.soft[:, :, None, None]
             return self.out(rearrange(out, "b h n d -> b n (h d)"))
         rows = _members(used, self.heads, self.q.out_features)
         parts = (F.linear(x, layer.weight[rows], None if layer.bias is None else layer.bias[rows]) for layer in (self.q, self.k, self.v))
         q, k, v = (rearrange(z, "b n (h d) -> b h n d", h=len(used)) for z in parts)
-        out = F.scaled_dot_product_attention(self.norm_q(q), self.norm_k(k), v, attn_mask=keep)
+        out = attend(self.norm_q(q), self.norm_k(k), v, keep)
         return F.linear(rearrange(out, "b h n d -> b n (h d)"), self.out.weight[:, rows], self.out.bias)
 
 

@@ -1,41 +1,45 @@
-"""The runtime that is chosen by measuring: the ways to compute an MLP as wide as the model's, on this machine.
+"""The runtime that is chosen by measuring: the ways to compute an MLP as wide as the model's and attention of its heads, on this machine.
 
-What was measured is kept in a file by machine, threads, version of torch and width, so processes and later runs choose alike.
+What was measured is kept in a file by machine, threads, version of torch and size, so processes and later runs choose alike.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import nn
 
 from ditzoo.errors import OutputError
 from ditzoo.files import cache_folder, write_text
 from ditzoo.interfaces import Backbone, Runtime
-from ditzoo.layers import Mlp
+from ditzoo.layers import Attention, Mlp
 from ditzoo.machine import processor
 from ditzoo_runtime.eager import Eager
-from ditzoo_runtime.fused import Way, available, fused
+from ditzoo_runtime.fused import Way, available, fused, written_out
 from ditzoo_runtime.onednn import FewerOperations
 
 WAYS = {"fused": Way(), "onednn": Way(packed=True), "onednn, gelu within": Way(packed=True, gelu_within=True)}
-TOKENS = 512  # of a guided pair of 256 each
+PAIR, TOKENS = 2, 256  # of a guided pair
 LEAST_GAIN = 1.03  # less is within what two measurements differ by
 ROUNDS, SECONDS = 9, 0.4
 
 
 class Auto(Runtime):
-    """The fastest of the plain modules and `WAYS`."""
+    """The fastest of the plain modules and `WAYS`, with attention written out or not."""
 
     def __init__(self) -> None:
         self.chosen: Runtime = Eager()
 
     def prepare(self, backbone: Backbone) -> Backbone:
-        best = choice(backbone)
-        self.chosen = Eager() if best is None else FewerOperations(WAYS[best])
+        way = choice(backbone)
+        self.chosen = Eager() if way is None else FewerOperations(way)
         return self.chosen.prepare(backbone)
 
     @property
@@ -43,46 +47,64 @@ class Auto(Runtime):
         return f"auto: {self.chosen.told}"
 
 
-def choice(backbone: Backbone) -> str | None:
-    """Return which of `WAYS` is the fastest for a backbone's MLPs, measured once and remembered; None where the plain modules are."""
+def choice(backbone: Backbone) -> Way | None:
+    """Return the fastest way to compute a backbone's layers, measured once and remembered; None where the plain modules are."""
     mlp = next((one for one in backbone.blocks.modules() if type(one) is Mlp and type(one.fc1) is nn.Linear), None)
     if mlp is None or mlp.fc1.weight.device.type != "cpu":
         return None
     width, hidden, dtype = mlp.fc1.in_features, mlp.fc1.out_features, mlp.fc1.weight.dtype
-    key = f"{machine()}, MLP {width}-{hidden} {str(dtype).removeprefix('torch.')}"
-    known = remembered()
+    name = _fastest(f"MLP {width}-{hidden}", dtype, lambda: gains(width, hidden, dtype))
+    way = WAYS.get(name)
+    attention = next((one for one in backbone.blocks.modules() if type(one) is Attention), None)
+    if attention is not None:
+        heads, size = attention.heads, attention.q.out_features // attention.heads
+        if _fastest(f"attention {heads}x{size}", dtype, lambda: scores_gain(heads, size, dtype)):
+            return replace(way or Way(), scores=True)
+    return way
+
+
+def _fastest(what: str, dtype: torch.dtype, measure: Callable[[], dict[str, float]]) -> str:
+    """Return the way of the greatest gain, of those that are measured or remembered; "" where none gains enough."""
+    key, known = f"{machine()}, {what} {str(dtype).removeprefix('torch.')}", remembered()
     if key not in known:
-        known[key] = gains(width, hidden, dtype)
+        known[key] = measure()
         remember(known)
     name, gain = max(known[key].items(), key=lambda item: item[1], default=("", 0.0))
-    return name if gain >= LEAST_GAIN and name in WAYS else None
+    return name if gain >= LEAST_GAIN else ""
 
 
 def gains(width: int, hidden: int, dtype: torch.dtype) -> dict[str, float]:
-    """Return how many times as long the plain MLP takes as each way that is to be had here.
+    """Return how many times as long the plain MLP takes as each way that is to be had here."""
+    with torch.random.fork_rng(devices=[]):
+        plain = Mlp(width, hidden).to(dtype)
+        x = torch.randn(1, PAIR * TOKENS, width, dtype=dtype)
+    packs = available(x.device, dtype)
+    ways = {"": plain} | {name: fused(plain, way) for name, way in WAYS.items() if packs or not way.packed}
+    return _in_turns({name: lambda way=way: way(x) for name, way in ways.items()})  # type: ignore[misc]
+
+
+def scores_gain(heads: int, size: int, dtype: torch.dtype) -> dict[str, float]:
+    """Return how many times as long torch's attention takes as the same written out."""
+    with torch.random.fork_rng(devices=[]):
+        q, k, v = (part.transpose(1, 2) for part in torch.randn(PAIR, TOKENS, 3, heads, size, dtype=dtype).unbind(2))
+    return _in_turns({"": lambda: F.scaled_dot_product_attention(q, k, v), "scores": lambda: written_out(q, k, v)})
+
+
+@torch.no_grad()
+def _in_turns(ways: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """Return how many times as long "" takes as each other way.
 
     All take turns, and the least of the rounds is compared: what else the machine does only adds to a time.
     """
-    with torch.random.fork_rng(devices=[]):
-        plain = Mlp(width, hidden).to(dtype)
-        x = torch.randn(1, TOKENS, width, dtype=dtype)
-    packs = available(x.device, dtype)
-    ways: dict[str, nn.Module] = {"": plain}
-    ways |= {name: fused(plain, way) for name, way in WAYS.items() if packs or not way.packed}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     begun = time.perf_counter()
-    with torch.no_grad():
-        while len(seconds[""]) <= ROUNDS and (len(seconds[""]) < 3 or time.perf_counter() - begun < SECONDS):
-            for name, way in ways.items():
-                seconds[name].append(_timed(way, x))
+    while len(seconds[""]) <= ROUNDS and (len(seconds[""]) < 3 or time.perf_counter() - begun < SECONDS):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - start)
     least = {name: min(found[1:]) for name, found in seconds.items()}  # the first warms up
     return {name: round(least[""] / found, 3) for name, found in least.items() if name}
-
-
-def _timed(module: nn.Module, x: Tensor) -> float:
-    begun = time.perf_counter()
-    module(x)
-    return time.perf_counter() - begun
 
 
 def machine() -> str:

@@ -22,14 +22,20 @@ from ditzoo.views import Module, hooked, view
 
 SLOPE = 2 * math.sqrt(2 / math.pi)  # of the tanh-approximated GELU, x sigmoid(SLOPE (x + CUBIC x^3))
 CUBIC = 0.044715
+FEW = 512  # tokens whose scores may be written out: memory and time grow with their square
 
 
 @dataclass(frozen=True)
 class Way:
-    """How products are computed: on packed weights or by torch's own linear layer; and whether GELU is done within the packed product."""
+    """How products are computed: on packed weights or by torch's own linear layer; and whether GELU is done within the packed product.
+
+    With `scores` attention among few tokens is written out: the product of queries and keys, softmax, the product with values. Where
+    torch's own attention has no fast products, as in bf16 on AMD processors, that takes half of the time.
+    """
 
     packed: bool = False
     gelu_within: bool = False
+    scores: bool = False
 
 
 def available(device: torch.device, dtype: torch.dtype) -> bool:
@@ -57,8 +63,18 @@ def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None, *, gelu: bool) -> 
 
 def gelu_(x: Tensor) -> Tensor:
     """The tanh-approximated GELU in place. As tanh(u) = 2 sigmoid(2u) - 1 it is x sigmoid(2u), which takes an exponential and no tanh."""
+    if x.dtype in (torch.bfloat16, torch.float16):  # each step would round
+        return torch.ops.aten.gelu_(x, approximate="tanh")
     gate = torch.addcmul(x.new_tensor(SLOPE), x, x, value=SLOPE * CUBIC).mul_(x).sigmoid_()
     return x.mul_(gate)
+
+
+def written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return softmax attention (B, H, N, d) of q (B, H, N, d) over k and v (B, H, L, d), with its scores in memory."""
+    rows, (count, d) = q.shape[:2], q.shape[2:]
+    q, k, v = (z.reshape(-1, *z.shape[2:]) for z in (q, k, v))
+    scores = torch.baddbmm(q.new_empty(1, 1, 1).expand(len(q), count, k.shape[1]), q, k.transpose(1, 2), beta=0, alpha=d**-0.5)
+    return torch.bmm(torch.softmax(scores, -1, out=scores), v).view(*rows, count, -1)
 
 
 class Product:
@@ -129,6 +145,12 @@ class FusedAttention(Fused, Attention):
         parts = product(x).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, H, D / H)
         q, k, v = (part.transpose(1, 2) for part in parts.unbind(2))
         return self.norm_q(q), self.norm_k(k), v
+
+    def look(self, q: Tensor, k: Tensor, v: Tensor, stream: Any, mask: Tensor | None) -> Tensor:
+        plain = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not q.dtype == k.dtype == v.dtype
+        if plain or not self.way.scores or mask is not None or max(q.shape[2], k.shape[2]) > FEW:
+            return Attention.look(self, q, k, v, stream, mask)
+        return written_out(q, k, v)
 
 
 FUSED: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: FusedLinear, Mlp: FusedMlp, Attention: FusedAttention}

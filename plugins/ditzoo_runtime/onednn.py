@@ -24,6 +24,5 @@ class FewerOperations(Runtime):
 
     @property
     def told(self) -> str:
-        if not self.way.packed:
-            return "fused"
-        return "onednn, gelu within" if self.way.gelu_within else "onednn"
+        said = "fused" if not self.way.packed else "onednn, gelu within" if self.way.gelu_within else "onednn"
+        return f"{said}, scores" if self.way.scores else said

@@ -8,12 +8,11 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from ditzoo.interfaces import Pattern, Stream
-from ditzoo.layers import Attention
+from ditzoo.layers import Attention, attend
 
 Grids = tuple[tuple[int, ...], ...]
 
@@ -67,13 +66,13 @@ def planned(pattern: Pattern, grids: Grids, block: int, beyond: int) -> tuple[Lo
 def within(looks: Sequence[Looks], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return attention (B, H, N, d) where each token looks at those of its group; mask (B, N) says which keys count."""
     if looks[0].queries.shape == looks[0].keys.shape == (1, q.shape[2]):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None])
+        return attend(q, k, v, None if mask is None else mask[:, None, None])
     parts, places = [], []
     for queries, keys in looks:
         queries, keys = queries.to(q.device), keys.to(q.device)
         own, theirs, values = (rearrange(z[:, :, rows], "b h g n d -> (b g) h n d") for z, rows in ((q, queries), (k, keys), (v, keys)))
         keep = None if mask is None else rearrange(mask[:, keys], "b g n -> (b g) 1 1 n")
-        out = F.scaled_dot_product_attention(own, theirs, values, attn_mask=keep)
+        out = attend(own, theirs, values, keep)
         parts.append(rearrange(out, "(b g) h n d -> b h (g n) d", g=len(queries)))
         places.append(queries.flatten())
     return torch.cat(parts, dim=2)[:, :, torch.argsort(torch.cat(places))]
