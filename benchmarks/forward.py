@@ -14,7 +14,6 @@ same products can be faster. In bfloat16 the errors of ditzoo and of diffusers a
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from ditzoo_dynamic.timing import interleaved, ratios
 from ditzoo_runtime.fused import available, pack
+from table import keep, row
 from torch import Tensor
 
 from ditzoo.assemble import Model, build, runtime_of
@@ -162,20 +162,14 @@ def main() -> None:
     seconds = interleaved(list(ways.values()), words.rounds)
     rows = []
     for name, ratio, median in zip(ways, ratios(seconds, 0), seconds.median(0).values.tolist(), strict=True):
-        row = {"way": name, "ratio": round(ratio.median, 3), "low": round(ratio.low, 3), "high": round(ratio.high, 3)}
-        said = ""
-        if name in errors:
-            row["error"] = float(f"{errors[name]:.2g}")
-            said = f"; error {errors[name]:.1e}"
-        rows.append(row)
+        known = {"error": float(f"{errors[name]:.2g}")} if name in errors else {}
+        rows.append(row(name, ratio, **known))
+        said = f"; error {errors[name]:.1e}" if known else ""
         print(f"{name:<22}{1e3 * median:9.1f} ms   {ratio.median:6.2f} times ditzoo's time ({ratio.low:.2f} to {ratio.high:.2f}){said}")
     told = model.runtime.told if model.runtime is not None else "eager"
     print(f"runtime {told}; {words.dtype}; {torch.get_num_threads()} threads; {processor()} {' '.join(instructions())}")
-    if words.out:
-        what = "a look at a guided pair" + ("" if dtype == torch.float32 else f", {words.dtype}")
-        made = {"model": words.model, "what": what, "runtime": told, "threads": torch.get_num_threads(), "rows": rows}
-        made |= {"processor": " ".join([processor(), *instructions()]), "torch": torch.__version__}
-        words.out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    what = "a look at a guided pair" + ("" if dtype == torch.float32 else f", {words.dtype}")
+    keep(words.out, words.model, what, rows, runtime=told)
 
 
 if __name__ == "__main__":

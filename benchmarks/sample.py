@@ -9,7 +9,6 @@ the same pictures to 1e-4, or the benchmark fails. `eager` is ditzoo without a r
 from __future__ import annotations
 
 import argparse
-import json
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 from ditzoo_dynamic.timing import interleaved, ratios
+from table import keep, row
 from torch import Tensor
 
 import ditzoo
@@ -68,16 +68,12 @@ def main() -> None:
     seconds = interleaved(list(ways.values()), words.rounds)
     rows = []
     for name, ratio, median in zip(ways, ratios(seconds, 0), seconds.median(0).values.tolist(), strict=True):
-        rows.append({"way": name, "ratio": round(ratio.median, 3), "low": round(ratio.low, 3), "high": round(ratio.high, 3)})
+        rows.append(row(name, ratio))
         print(f"{name:<22}{median:8.3f} s   {ratio.median:6.2f} times ditzoo's time ({ratio.low:.2f} to {ratio.high:.2f})")
     assert model.runtime is not None
     told = model.runtime.told
     print(f"runtime {told}; {torch.get_num_threads()} threads; {processor()} {' '.join(instructions())}")
-    if words.out:
-        what = f"{words.batch} pictures in {words.steps} guided steps"
-        made = {"model": words.model, "what": what, "runtime": told, "threads": torch.get_num_threads(), "rows": rows}
-        made |= {"processor": " ".join([processor(), *instructions()]), "torch": torch.__version__}
-        words.out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    keep(words.out, words.model, f"{words.batch} pictures in {words.steps} guided steps", rows, runtime=told)
 
 
 if __name__ == "__main__":

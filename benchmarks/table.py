@@ -1,4 +1,4 @@
-"""The figures that benchmarks wrote as JSON, as a Markdown table: how many times ditzoo's time each way takes.
+"""The figures that benchmarks keep as JSON, as a Markdown table: how many times ditzoo's time each way takes.
 
 python benchmarks/table.py docs/speed
 """
@@ -7,7 +7,28 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import torch
+from ditzoo_dynamic.timing import Ratio
+
+from ditzoo.machine import instructions, processor
+
+
+def row(way: str, ratio: Ratio, **more: Any) -> dict[str, Any]:
+    """Return the row of a way: its time in ditzoo's, and whatever else is known of it."""
+    return {"way": way} | {name: round(value, 3) for name, value in ratio._asdict().items()} | more
+
+
+def keep(path: Path | None, model: str, what: str, rows: Iterable[dict[str, Any]], *, runtime: str, threads: int | None = None) -> None:
+    """Write the rows of a benchmark with what they were measured on, where a file is asked for."""
+    if path is None:
+        return
+    machine = {"processor": " ".join([processor(), *instructions()]), "torch": torch.__version__}
+    made = {"model": model, "what": what, "runtime": runtime, "threads": threads or torch.get_num_threads(), "rows": list(rows)} | machine
+    path.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
 def table(folder: Path) -> str:
@@ -15,10 +36,10 @@ def table(folder: Path) -> str:
     lines = ["| model | what | way | times ditzoo's time | 95 % interval |", "| --- | --- | --- | --: | --- |"]
     for path in sorted(folder.glob("*.json")):
         made = json.loads(path.read_text(encoding="utf-8"))
-        for row in made["rows"]:
-            if "ratio" in row and row["way"] != "ditzoo":
-                spread = f"{row['low']:.2f} to {row['high']:.2f}"
-                lines.append(f"| `{made['model']}` | {made['what']} | {row['way']} | {row['ratio']:.2f} | {spread} |")
+        for one in made["rows"]:
+            if "median" in one and one["way"] != "ditzoo":
+                spread = f"{one['low']:.2f} to {one['high']:.2f}"
+                lines.append(f"| `{made['model']}` | {made['what']} | {one['way']} | {one['median']:.2f} | {spread} |")
     return "\n".join(lines) + "\n"
 
 
