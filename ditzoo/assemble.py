@@ -79,10 +79,15 @@ class Model(Adapted):
         return next(self.parameters()).dtype
 
     def sample(self, *, return_dict: bool = True, **request: Any) -> Any:
-        """Draw samples; see `ditzoo.sampling.sample` for the arguments. A tuple of the images where `return_dict` is false."""
-        from ditzoo.sampling import sample
+        """Draw samples; see `ditzoo.sampling.sample` for the arguments, and `sample_windows` for clips drawn by a `window`.
 
-        drawn = sample(self, **request)
+        A tuple of the images where `return_dict` is false.
+        """
+        from ditzoo.sampling import sample
+        from ditzoo.windows import sample_windows
+
+        request = {name: value for name, value in request.items() if name not in ("window", "overlap") or value is not None}
+        drawn = sample_windows(self, **request) if "window" in request else sample(self, **request)
         return drawn if return_dict else (drawn.images,)
 
     def save_pretrained(

@@ -20,9 +20,11 @@ from ditzoo.grid import save_grid, save_moving_grid
 from ditzoo.hub_errors import Access
 from ditzoo.lora import fetched
 from ditzoo.places import file_sha256
+from ditzoo.request import adjusted
 from ditzoo.room import check_room
-from ditzoo.sampling import BATCH, sample
+from ditzoo.sampling import BATCH
 from ditzoo.sources import Found
+from ditzoo.windows import stretches
 
 SIDECAR, GRID, MOVING_GRID = "samples.json", "grid.png", "grid.gif"
 TEXTS = ("prompt_2", "prompt_3", "max_sequence_length", "negative_prompt_2", "negative_prompt_3")
@@ -45,7 +47,8 @@ def draw(
     device, dtype = usable_device(request["device"]), getattr(torch, request["dtype"])
     batch = BATCH if request["batch_size"] is None else request["batch_size"]
     if not request.get("force"):
-        check_room(spec, min(max(batch, 1), len(items)), device, dtype, weights=True)
+        at_once = spec if request.get("window") is None else adjusted(spec, num_frames=request["window"])
+        check_room(at_once, min(max(batch, 1), len(items)), device, dtype, weights=True)
     if request["random_weights"]:
         model = build(spec).to(device, dtype).requires_grad_(False)
         model.runtime = runtime_of(spec, found.zoo)
@@ -53,11 +56,11 @@ def draw(
         model = load_found(found, dtype=dtype, device=device)
     texts: dict[str, Any] = {name: request.get(name) for name in TEXTS}
     loras = [added(model, one) for one in request.get("loras", ())]
-    batches = -(-len(items) // max(batch, 1))
-    steps = spec.sampling.steps
-    with tqdm(total=batches * steps, unit="step", desc=spec.name, disable=None) as bar:
-        drawn = sample(
-            model,
+    window = {name: request[name] for name in ("window", "overlap") if request.get(name) is not None}
+    looks = -(-len(items) // max(batch, 1)) * (len(stretches(spec, **window)) if window else 1)
+    with tqdm(total=looks * spec.sampling.steps, unit="step", desc=spec.name, disable=None) as bar:
+        drawn = model.sample(
+            **window,
             class_labels=list(request["labels"]) or None,
             prompt=list(request["prompts"]) or None,
             num_images=request["num_images"],

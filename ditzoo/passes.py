@@ -52,6 +52,11 @@ class Ledger:
     trace: list[tuple[float, float]] = field(default_factory=list, repr=False)
     _macs_a_row: dict[object, int] = field(default_factory=dict, repr=False)
 
+    def beside(self, other: Ledger) -> Ledger:
+        """Return what this run and another have spent together."""
+        sums = {name: getattr(self, name) + getattr(other, name) for name in ("calls", "rows", "block_evals", "macs", "seconds", "trace")}
+        return replace(self, **sums)
+
     def measure(self, key: object, rows: int, work: Callable[[], Result]) -> Result:
         """Run `work`; count its MACs the first time that `key` is seen and by rows afterwards, or every time where it is None."""
         if not self.count_macs:

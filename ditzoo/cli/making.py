@@ -61,6 +61,10 @@ def add_to(group: click.Group) -> None:
 @click.option("--height", type=int, help="Height in pixels.")
 @click.option("--width", type=int, help="Width in pixels.")
 @click.option("--num-frames", type=int, help="Frames of a clip, of video models.")
+@click.option(
+    "--window", type=int, help="Frames drawn at once, for clips longer than those of training: each window goes on from the last."
+)
+@click.option("--overlap", type=int, help="Frames that a window knows of the one before. Default: a quarter of it.")
 @click.option("--fps", type=float, help="Frames a second of clips as they are written.")
 @click.option("--given", type=click.Path(path_type=Path), help="Picture, GIF, video or folder of frames that clips are drawn around.")
 @click.option("--at", help="Where they lie: first, last, ends, or their places, as 0,5,-1. Default: first.")
@@ -113,7 +117,8 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
         beside={name: request[f"negative_{name}"] for name in ("prompt_2", "prompt_3")},
         shared={"max_sequence_length": request["max_sequence_length"]},
     )
-    known = given_by(spec, request["given"], request["at"])
+    windowed(spec, request["window"], request["overlap"], shards=shards is not None)
+    known = given_by(spec, request["given"], request["at"], window=request["window"])
     out = writable_folder(out or Path("samples") / spec.name)
     if shards is not None:
         from ditzoo.many import Many
@@ -131,17 +136,32 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
     print_json(report) if as_json else click.echo(f"{len(items)} samples and {report['grid']}")
 
 
-def given_by(spec: ModelSpec, path: Path | None, at: str | None) -> dict[str, Any]:
+def windowed(spec: ModelSpec, window: int | None, overlap: int | None, *, shards: bool) -> None:
+    """Refuse now windows that cannot be drawn."""
+    from ditzoo.windows import stretches
+
+    if window is None:
+        if overlap is not None:
+            raise SamplingError(f"--overlap {overlap} is what windows share, and there is none; add --window, or leave it out")
+        return
+    if shards:
+        raise SamplingError("--window with --num: clips in shards are drawn whole; leave one of them out")
+    stretches(spec, window, overlap)
+
+
+def given_by(spec: ModelSpec, path: Path | None, at: str | None, *, window: int | None = None) -> dict[str, Any]:
     """Return the frames of a file and where they lie, as `sample` takes them; refuse now what cannot be given."""
     from ditzoo.clips import read_frames
     from ditzoo.placing import placed
+    from ditzoo.request import adjusted
 
     if path is None:
         if at is not None:
             raise SamplingError(f"--at {at} says where given frames lie, and none are given; add --given FILE, or leave it out")
         return {}
     frames = read_frames(path)
-    placed(spec, len(frames), frames[0].size[::-1] if frames else (), at or "first")
+    within = spec if window is None else adjusted(spec, num_frames=window)
+    placed(within, len(frames), frames[0].size[::-1] if frames else (), at or "first")
     return {"given": frames, "at": at or "first"}
 
 
