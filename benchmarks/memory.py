@@ -11,12 +11,12 @@ Each is a process of its own that loads from the hub's cache and samples latents
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from pathlib import Path
 
 from load import COMMIT, random_repository, run
+from table import keep
 
 OURS = """
 import ditzoo
@@ -62,8 +62,7 @@ def main() -> None:
         )
     if words.out:
         rows = [{"way": name} | {kind: round(told[kind] / 1e6) for kind in ("anonymous", "resident")} for name, told in found.items()]
-        what = f"{words.batch} guided pictures, MB at the peak"
-        words.out.write_text(json.dumps({"model": "dit-xl-2-256", "what": what, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        keep(words.out, "dit-xl-2-256", f"{words.batch} guided pictures, at the peak", rows, runtime="auto")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The figures that benchmarks keep as JSON, as a Markdown table: how many times ditzoo's time each way takes.
+"""The figures that benchmarks keep as JSON, as Markdown tables: how many times ditzoo's time each way takes, and what memory.
 
 python benchmarks/table.py docs/speed
 """
@@ -32,15 +32,18 @@ def keep(path: Path | None, model: str, what: str, rows: Iterable[dict[str, Any]
 
 
 def table(folder: Path) -> str:
-    """Return the ratios of every file in a folder, a row each: its model, what was measured, and the ways that are no ditzoo's."""
-    lines = ["| model | what | way | times ditzoo's time | 95 % interval |", "| --- | --- | --- | --: | --- |"]
+    """Return the files of a folder as tables: the time of each way that is not ditzoo's in ditzoo's, and what memory was taken."""
+    times = ["| model | what | way | times ditzoo's time | 95 % interval |", "| --- | --- | --- | --: | --- |"]
+    memory = ["| model | what | way | private MB | resident MB |", "| --- | --- | --- | --: | --: |"]
     for path in sorted(folder.glob("*.json")):
         made = json.loads(path.read_text(encoding="utf-8"))
         for one in made["rows"]:
-            if "median" in one and one["way"] != "ditzoo":
-                spread = f"{one['low']:.2f} to {one['high']:.2f}"
-                lines.append(f"| `{made['model']}` | {made['what']} | {one['way']} | {one['median']:.2f} | {spread} |")
-    return "\n".join(lines) + "\n"
+            begun = f"| `{made['model']}` | {made['what']} | {one['way']}"
+            if "anonymous" in one:
+                memory.append(f"{begun} | {one['anonymous']:,} | {one['resident']:,} |")
+            elif one["way"] != "ditzoo":
+                times.append(f"{begun} | {one['median']:.2f} | {one['low']:.2f} to {one['high']:.2f} |")
+    return "\n".join([*times, "", *memory]) + "\n"
 
 
 if __name__ == "__main__":

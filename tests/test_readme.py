@@ -25,6 +25,12 @@ def test_there_are_tables():
     assert len(TABLES) == 6
 
 
+def test_the_figures_of_speed_are_those_that_were_kept():
+    (printed,) = re.findall(r"<!-- python benchmarks/table.py docs/speed -->\n(.*?)<!-- end -->", README, re.DOTALL)
+    command = [sys.executable, str(ROOT / "benchmarks" / "table.py"), str(ROOT / "docs" / "speed")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == printed
+
+
 def test_python_in_the_readme_runs(tmp_path):
     code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

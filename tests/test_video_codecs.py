@@ -112,6 +112,27 @@ def test_longer_clips_are_decoded_in_slices_of_the_same_memory(tmp_path, zoo, na
     assert sizes[1] <= sizes[0] * (1.01 if name != "AutoencoderKLTemporalDecoder" else 8 / 5)
 
 
+def test_large_frames_are_coded_tile_by_tile(tmp_path, zoo):
+    torch.manual_seed(0)
+    ends = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    sizes = {"block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": 4, "sample_size": 16}
+    wake(AutoencoderKL(**sizes, **ends).eval()).save_pretrained(tmp_path / "vae")
+    data = {"kind": "autoencoder-kl", "source": str(tmp_path / "vae"), "factor": 2}
+    whole, tiled = (zoo.part("codec", data | {"tiled": on}).build() for on in (False, True))
+    pixels = torch.rand(1, 3, 2, 48, 40, generator=torch.Generator().manual_seed(0))
+    latents = whole.encode(pixels)
+    assert tiled.encode(pixels).shape == latents.shape
+    assert not torch.equal(tiled.decode(latents), whole.decode(latents))
+    small = latents[..., :8, :8]
+    torch.testing.assert_close(tiled.decode(small), whole.decode(small))
+    most = [largest(codec.autoencoder, lambda codec=codec: codec.decode(latents)) for codec in (whole, tiled)]
+    assert most[1] < 0.5 * most[0]
+    written(tmp_path, "AutoencoderKLWan")
+    assert zoo.part("codec", told(zoo, tmp_path, "AutoencoderKLWan") | {"tiled": True}).build().autoencoder.use_tiling
+    with pytest.raises(SpecError, match="AutoencoderKLTemporalDecoder knows no tiles; leave out tiled=true"):
+        video(zoo, {"kind": "video-autoencoder", "autoencoder": "AutoencoderKLTemporalDecoder", "source": "vae", "tiled": True})
+
+
 def test_an_image_autoencoder_codes_a_clip_frame_by_frame(tmp_path, zoo):
     torch.manual_seed(0)
     ends = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}

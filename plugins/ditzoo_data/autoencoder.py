@@ -37,6 +37,8 @@ class DiffusersCodec(Codec):
                 f"folder or repository that holds an {self.name}, or sample with output_type='latent'"
             ) from error
         self.check(loaded)
+        if spec.tiled:
+            loaded.enable_tiling()
         return loaded.requires_grad_(False).eval()
 
     def check(self, loaded: Any) -> None:

@@ -33,13 +33,16 @@ class PixelsSpec(CodecSpec):
 
 class DiffusersCodecSpec(CodecSpec):
     """An autoencoder of diffusers. `source` is a folder or hub repository in diffusers' layout, opened when something is coded and not
-    before; `slice_size` are coded at a time, so that large batches need no more memory than small ones.
+    before; `slice_size` are coded at a time, so that large batches need no more memory than small ones. `tiled` has the autoencoder code
+    pictures larger than its tiles, those that it was trained on, tile by tile, blended where they meet: memory stays that of a tile, and
+    the picture is nearly the same.
     """
 
     source: str
     subfolder: str | None = None
     revision: str | None = None
     slice_size: Positive = 4
+    tiled: bool = False
 
     @property
     def pixel_channels(self) -> int:

@@ -66,6 +66,7 @@ LATENTS: dict[str, Callable[[Config], Latents]] = {
     "AutoencoderKLWan": _wan,
 }
 IN_SLICES = {"AutoencoderKLCogVideoX", "AutoencoderKLWan"}  # pass over a clip in slices by themselves, and lose nothing
+WHOLE = {"AutoencoderKLTemporalDecoder"}  # code each frame as a whole
 
 
 class VideoAutoencoderSpec(DiffusersCodecSpec):
@@ -89,6 +90,12 @@ class VideoAutoencoderSpec(DiffusersCodecSpec):
     @classmethod
     def examples(cls) -> dict[str, dict[str, Any]]:
         return {"": {"autoencoder": "AutoencoderKLWan", "source": "vae"}}
+
+    @model_validator(mode="after")
+    def _tiles(self) -> VideoAutoencoderSpec:
+        if self.tiled and self.autoencoder in WHOLE:
+            raise ValueError(f"{self.autoencoder} knows no tiles; leave out tiled=true, and decode few frames at a time with slice_frames")
+        return self
 
     @model_validator(mode="after")
     def _slices(self) -> VideoAutoencoderSpec:
