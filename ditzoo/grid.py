@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GAP, SMALLEST_CELL = 6, 84
+LINE, MOST_LINES = 15, 7  # pixels of a line of a caption
 
 
 def as_pictures(levels: Tensor) -> list[Any]:
@@ -29,22 +30,32 @@ def as_pictures(levels: Tensor) -> list[Any]:
 
 
 def grid(pictures: Sequence[Image], captions: Sequence[str], columns: int | None = None) -> Image:
-    """Lay pictures out in rows. Small ones are enlarged by a whole factor without smoothing, so pixels stay pixels."""
+    """Lay pictures out in rows. Small ones are enlarged by a whole factor without smoothing, so pixels stay pixels.
+
+    Captions stand beneath, on as many lines as they need; long ones that every row repeats stand once, above their column.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     columns = columns or natural_columns(captions)
     factor = max(1, round(SMALLEST_CELL / max(pictures[0].size)))
     width, height = (side * factor for side in pictures[0].size)
     font = ImageFont.load_default(size=12)
-    line = 18 if any(captions) else 0
+    texts = [caption_lines(caption, width, font) for caption in captions]
+    tallest = max(map(len, texts))
+    headed = tallest > 1 and len(pictures) > columns and all(text == texts[index % columns] for index, text in enumerate(texts))
+    room = LINE * tallest + 3 if tallest else 0
+    top, beneath = (room, 0) if headed else (0, room)
     rows = math.ceil(len(pictures) / columns)
-    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + line + GAP) + GAP), "white")
+    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, top + rows * (height + beneath + GAP) + GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        x, y = GAP + index % columns * (width + GAP), GAP + index // columns * (height + line + GAP)
+    for index, picture in enumerate(pictures):
+        x, y = GAP + index % columns * (width + GAP), top + GAP + index // columns * (height + beneath + GAP)
         sheet.paste(picture.convert("RGB").resize((width, height), Image.Resampling.NEAREST), (x, y))
-        if line:
-            pen.text((x + width / 2, y + height + 2), _fit(caption, width, font), fill="black", font=font, anchor="ma")
+    for index, text in enumerate(texts[:columns] if headed else texts):
+        x, y = GAP + index % columns * (width + GAP) + width / 2, top + GAP + index // columns * (height + beneath + GAP)
+        for place, line in enumerate(text):
+            below = y + height + 2 + LINE * place
+            pen.text((x, below if not headed else GAP + LINE * (place + tallest - len(text))), line, fill="black", font=font, anchor="ma")
     return sheet
 
 
@@ -69,6 +80,21 @@ def save_moving_grid(clips: Sequence[Sequence[Image]], captions: Sequence[str], 
     """Write a GIF in which every clip of a grid plays; shorter ones stay at their last frame."""
     longest = max(map(len, clips))
     save_gif([grid([clip[min(time, len(clip) - 1)] for clip in clips], captions) for time in range(longest)], path, fps)
+
+
+def caption_lines(caption: str, width: int, font: object) -> list[str]:
+    """Break a caption between words into lines of a width; what is more than `MOST_LINES`, and a word too wide, ends in an ellipsis."""
+    measure = font.getlength  # type: ignore[attr-defined]
+    lines: list[str] = []
+    for word in caption.split():
+        if lines and measure(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        elif len(lines) < MOST_LINES:
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+            break
+    return [_fit(line, width, font) for line in lines]
 
 
 def _fit(caption: str, width: int, font: object) -> str:
