@@ -33,17 +33,18 @@ def keep(path: Path | None, model: str, what: str, rows: Iterable[dict[str, Any]
 
 def table(folder: Path) -> str:
     """Return the files of a folder as tables: the time of each way that is not ditzoo's in ditzoo's, and what memory was taken."""
-    times = ["| model | what | way | times ditzoo's time | 95 % interval |", "| --- | --- | --- | --: | --- |"]
-    memory = ["| model | what | way | private MB | resident MB |", "| --- | --- | --- | --: | --: |"]
+    times = ["| model | what | way | times ditzoo's time | 95 % interval | on |", "| --- | --- | --- | --: | --- | --- |"]
+    memory = ["| model | what | way | private MB | resident MB | on |", "| --- | --- | --- | --: | --: | --- |"]
     for path in sorted(folder.glob("*.json")):
         made = json.loads(path.read_text(encoding="utf-8"))
+        on = f"{made['processor']}, {made['threads']} threads"
         for one in made["rows"]:
             begun = f"| `{made['model']}` | {made['what']} | {one['way']}"
             if "anonymous" in one:
-                memory.append(f"{begun} | {one['anonymous']:,} | {one['resident']:,} |")
+                memory.append(f"{begun} | {one['anonymous']:,} | {one['resident']:,} | {on} |")
             elif one["way"] != "ditzoo":
-                times.append(f"{begun} | {one['median']:.2f} | {one['low']:.2f} to {one['high']:.2f} |")
-    return "\n".join([*times, "", *memory]) + "\n"
+                times.append(f"{begun} | {one['median']:.2f} | {one['low']:.2f} to {one['high']:.2f} | {on} |")
+    return "\n\n".join("\n".join(lines) for lines in (times, memory) if len(lines) > 2) + "\n"  # a heading alone is no table
 
 
 if __name__ == "__main__":
