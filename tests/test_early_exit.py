@@ -171,6 +171,21 @@ def test_a_guessed_look_is_the_prefix_and_the_line_through_the_last_residuals(zo
     assert passes.ledger.block_evals == 8 * (2 * DEPTH + 3)
 
 
+@pytest.mark.parametrize("steps", [5, 10, 20])
+def test_noisy_looks_are_whole_whatever_their_number_and_every_other_one_after_them(zoo, model, steps):
+    policy = {"kind": "exit-residual", "prefix": 1, "every": 2, "warmup": 1, "whole_above": 0.55}
+    spec = zoo.model(model.spec.model_dump() | early(policy=policy) | {"sampling": {"steps": steps}})
+    own, model.spec = model.spec, spec
+    try:
+        trace = model.sample(class_labels=[0], output_type="latent").ledger.trace
+    finally:
+        model.spec = own
+    whole = [blocks == 2 * DEPTH for _, blocks in trace]
+    noisy = sum(t > 0.55 for t, _ in trace)
+    assert len(whole) == steps
+    assert whole == [True] * noisy + [place % 2 == 1 for place in range(steps - noisy)]
+
+
 def test_a_residual_that_begins_in_the_middle_of_guidance_is_not_guessed_from_other_rows(zoo, model, parts):
     x, _, cond, null = parts
     policy = zoo.part("policy", {"kind": "exit-residual", "prefix": 2, "warmup": 1}).build()

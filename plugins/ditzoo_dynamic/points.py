@@ -98,7 +98,7 @@ def dynamic(spec: ModelSpec, solver: str, steps: Iterable[int], tables: Mapping[
     """Yield the ways to leave early with one solver: residuals, guidance by an exit, confidence, calibrated tables by their names."""
     inner, exits, guided = solvers(spec)[solver], spec.readable[:-1], is_guided(spec)
     ways: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {}
-    residuals = {"kind": "exit-residual", "prefix": max(1, spec.backbone.depth // 4), "order": 1}
+    residuals = {"kind": "exit-residual", "prefix": max(1, spec.backbone.depth // 8)}
     for every in (2, 3):
         ways[f"residuals every {every}"] = {"policy": residuals | {"every": every}}, ()
     if guided:

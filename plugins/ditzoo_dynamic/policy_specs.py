@@ -164,8 +164,9 @@ class ConfidenceSpec(PolicySpec):
 class ResidualSpec(PolicySpec):
     """Looks that run `prefix` blocks and guess what the others would add, from the last looks that ran them: no exits are needed.
 
-    After `warmup` whole looks every `every`-th is whole. Between, the deep residual is the last one (`order` 0), or extrapolated in t from
-    the last two (`order` 1). Of the family of Delta-DiT (Chen et al. 2024) and TaylorSeer (Liu et al. 2025).
+    The first `warmup` looks are whole, and all at t above `whole_above`, where the residual changes fastest and what is wrong grows until the
+    end; after these every `every`-th. Between, the deep residual is the last one (`order` 0), or extrapolated in t from the last two
+    (`order` 1). Of the family of Delta-DiT (Chen et al. 2024) and TaylorSeer (Liu et al. 2025).
     """
 
     kind: Literal["exit-residual"] = "exit-residual"
@@ -173,6 +174,7 @@ class ResidualSpec(PolicySpec):
     every: int = Field(3, ge=2)
     order: Literal[0, 1] = 1
     warmup: Positive = 2
+    whole_above: float = Field(0.8, ge=0, le=1, description="of t; 1 leaves it to `warmup`")
 
     @classmethod
     def examples(cls) -> dict[str, dict[str, Any]]:
@@ -190,4 +192,4 @@ class ResidualSpec(PolicySpec):
     def build(self) -> DepthPolicy:
         from ditzoo_dynamic.residual import Residuals
 
-        return Residuals(self.prefix, self.every, self.order, self.warmup)
+        return Residuals(self.prefix, self.every, self.order, self.warmup, self.whole_above)

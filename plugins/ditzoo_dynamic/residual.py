@@ -21,6 +21,7 @@ class Residuals(DepthPolicy):
     every: int
     order: int
     warmup: int
+    whole_above: float
 
     def follow(self, passes: Passes) -> Evaluate:
         crossed = [stage for stage in passes.backbone.stages if self.prefix < stage < passes.backbone.depth]
@@ -46,6 +47,7 @@ class _Run:
     policy: Residuals
     passes: Passes
     looks: int = 0
+    guessed: int = 0  # looks since the last whole one
     names: tuple[str, ...] = ()
     history: list[Seen] = field(default_factory=list)
 
@@ -64,16 +66,17 @@ class _Run:
 
     def _stream(self, branches: Sequence[Branch], x: Tensor, t: Tensor) -> Stream:
         """Return the stream after all blocks, run or guessed."""
-        policy, depth = self.policy, self.passes.backbone.depth
+        policy, depth, latest = self.policy, self.passes.backbone.depth, float(t.max())
         early = self.passes.run(self.passes.begin(x, t, [branch.cond for branch in branches]), 0, policy.prefix)
-        whole = self.looks < policy.warmup or (self.looks - policy.warmup) % policy.every == policy.every - 1
+        whole = self.looks < policy.warmup or latest > policy.whole_above or self.guessed == policy.every - 1
         if not whole and self.history:
-            return early + self._guessed(float(t.max()))
+            self.guessed += 1
+            return early + self._extrapolated(latest)
         late = self.passes.run(early, policy.prefix, depth)
-        self.history = [*self.history[-1:], Seen(float(t.max()), late - early)]
+        self.history, self.guessed = [*self.history[-1:], Seen(latest, late - early)], 0
         return late
 
-    def _guessed(self, t: float) -> Residual:
+    def _extrapolated(self, t: float) -> Residual:
         """Extrapolate in t, along the line through the last two."""
         last = self.history[-1]
         if self.policy.order == 0 or len(self.history) < 2 or self.history[0].t == last.t:
