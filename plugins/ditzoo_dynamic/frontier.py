@@ -31,6 +31,7 @@ from ditzoo_dynamic.timing import interleaved, ratios
 from ditzoo_dynamic.verdict import Row, by_budget, gains, sentence, table
 
 Resolve = Callable[..., Found]  # of settings, and of another model's name
+AGREEMENTS = ("label_agreement", "attribute_agreement")  # with what was asked for, whichever the protocol measures
 
 
 def measure(
@@ -59,7 +60,7 @@ def measure(
         name = point.name
         distance, interval = _distance(features[name], goal, protocol.resamples)
         loss, loss_interval = _loss(features[name], features[plan.reference], goal, protocol.resamples)
-        agreement = reports[name]["mean"].get("label_agreement")
+        agreement = next((reports[name]["mean"][kind] for kind in AGREEMENTS if kind in reports[name]["mean"]), None)
         took, ledger = times[name], spent[name]
         rows.append(
             Row(name, point.family, took.median, (took.low, took.high), ledger["blocks"], ledger["macs"], distance, interval, loss,

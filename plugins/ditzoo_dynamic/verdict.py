@@ -112,7 +112,7 @@ def sentence(rows: Sequence[Row]) -> str:
 def table(rows: Sequence[Row], distance: str) -> str:
     """Return the rows as a Markdown table, fastest first."""
     lines = [
-        f"| setting | time | blocks a picture | {distance} | 95 % interval | loss, paired | label agreement |",
+        f"| setting | time | blocks a picture | {distance} | 95 % interval | loss, paired | agreement |",
         "| --- | --: | --: | --: | --- | --- | --: |",
     ]
     for row in sorted(rows, key=lambda row: row.time):
