@@ -200,12 +200,11 @@ def test_what_cannot_be_measured_is_told(case, protocol, zoo, tmp_path, monkeypa
         assert part in str(refusal.value)
 
 
-def test_the_shipped_network_finds_what_its_card_says_and_is_what_it_was(zoo):
+def test_the_shipped_network_finds_what_its_card_says_and_is_what_it_was(zoo, real_pictures):
     """On 1,000 real test pictures; over all 10,000 the accuracy is in docs/evaluation.md."""
-    data = zoo.part("dataset", {"kind": "fashion-mnist", "split": "test"}).build()
     network = zoo.part("features", "fashion-cnn").build()
-    pixels = torch.stack([data[i]["pixels"] for i in range(1000)])
+    pixels = torch.stack([real_pictures[i]["pixels"] for i in range(1000)])
     seen = network.see(pixels)
     assert seen.features.shape == (1000, 128)
-    assert float((seen.logits.argmax(1) == data.labels[:1000]).float().mean()) > 0.92
+    assert float((seen.logits.argmax(1) == real_pictures.labels[:1000]).float().mean()) > 0.92
     assert ditzoo.list("fashion-dit") == ["fashion-dit"]

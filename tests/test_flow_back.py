@@ -19,9 +19,8 @@ MEAN, STD = 0.3, 0.6
 
 
 @pytest.fixture(scope="module")
-def fashion(zoo):
-    data = zoo.part("dataset", {"kind": "fashion-mnist", "split": "test"}).build()
-    items = [data[i] for i in range(4)]
+def fashion(zoo, real_pictures):
+    items = [real_pictures[i] for i in range(4)]
     model = load_found(resolve("fashion-dit", zoo, ["sampler.kind=euler"]))
     return model, torch.stack([item["pixels"] for item in items]), [item["item"] for item in items]
 
