@@ -164,9 +164,9 @@ class ConfidenceSpec(PolicySpec):
 class ResidualSpec(PolicySpec):
     """Looks that run `prefix` blocks and guess what the others would add, from the last looks that ran them: no exits are needed.
 
-    The first `warmup` looks are whole, and all at t above `whole_above`, where the residual changes fastest and what is wrong grows until the
-    end; after these every `every`-th. Between, the deep residual is the last one (`order` 0), or extrapolated in t from the last two
-    (`order` 1). Of the family of Delta-DiT (Chen et al. 2024) and TaylorSeer (Liu et al. 2025).
+    The first `warmup` looks are whole, and all at t above `whole_above`, where the residual changes fastest and what is wrong has the
+    longest way to grow; after these every `every`-th. Between, the deep residual is the last one (`order` 0), or extrapolated in t from the
+    last two (`order` 1). Of the family of Delta-DiT (Chen et al. 2024) and TaylorSeer (Liu et al. 2025).
     """
 
     kind: Literal["exit-residual"] = "exit-residual"
