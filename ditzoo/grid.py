@@ -52,10 +52,10 @@ def grid(pictures: Sequence[Image], captions: Sequence[str], columns: int | None
         x, y = GAP + index % columns * (width + GAP), top + GAP + index // columns * (height + beneath + GAP)
         sheet.paste(picture.convert("RGB").resize((width, height), Image.Resampling.NEAREST), (x, y))
     for index, text in enumerate(texts[:columns] if headed else texts):
-        x, y = GAP + index % columns * (width + GAP) + width / 2, top + GAP + index // columns * (height + beneath + GAP)
+        middle = GAP + index % columns * (width + GAP) + width / 2
+        begun = GAP + LINE * (tallest - len(text)) if headed else GAP + index // columns * (height + beneath + GAP) + height + 2
         for place, line in enumerate(text):
-            below = y + height + 2 + LINE * place
-            pen.text((x, below if not headed else GAP + LINE * (place + tallest - len(text))), line, fill="black", font=font, anchor="ma")
+            pen.text((middle, begun + LINE * place), line, fill="black", font=font, anchor="ma")
     return sheet
 
 
