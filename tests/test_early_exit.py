@@ -62,8 +62,8 @@ POLICIES = {
     "internal": ({"kind": "uniform", "depth": 6}, {"internal": {"exit": 2, "scale": 1.5}}),
     "confidence": ({"kind": "confidence", "threshold": 0.5}, {}),
     "confidence by noise": ({"kind": "confidence", "threshold": [0.2, 0.9]}, {"null_exit": 2}),
-    "residual 0": ({"kind": "exit-residual", "prefix": 2, "order": 0}, {}),
-    "residual 1": ({"kind": "exit-residual", "prefix": 3, "order": 1, "warmup": 1}, {"null_exit": 2}),
+    "residual held": ({"kind": "exit-residual", "prefix": 2, "reach": 0}, {}),
+    "residual": ({"kind": "exit-residual", "prefix": 3, "warmup": 1}, {"null_exit": 2}),
 }
 
 
@@ -148,10 +148,10 @@ def test_rows_leave_where_two_exits_agree(zoo, model, parts, quota):
     assert ledger.block_evals == sum(depth for _, depth in depths)
 
 
-@pytest.mark.parametrize("order", [0, 1])
-def test_a_guessed_look_is_the_prefix_and_the_line_through_the_last_residuals(zoo, model, parts, order):
+@pytest.mark.parametrize(("reach", "ahead"), [(0, 0), (0.5, 0.5), (2, (0.4 - 0.7) / (0.7 - 0.9))])
+def test_a_guessed_look_is_the_prefix_and_the_line_through_the_last_residuals(zoo, model, parts, reach, ahead):
     x, _, cond, null = parts
-    policy = zoo.part("policy", {"kind": "exit-residual", "prefix": 3, "order": order, "every": 4, "warmup": 2}).build()
+    policy = zoo.part("policy", {"kind": "exit-residual", "prefix": 3, "reach": reach, "every": 4, "warmup": 2}).build()
     passes = Passes(model.backbone, model.spec.schedule.build(), Ledger())
     evaluate, branches = policy.follow(passes), [Branch(cond, 2.0), Branch(null, -1.0, name="null")]
     times = torch.tensor([0.9, 0.7, 0.4], dtype=torch.float64)
@@ -166,7 +166,7 @@ def test_a_guessed_look_is_the_prefix_and_the_line_through_the_last_residuals(zo
         (e0, l0), (e1, l1), (e2, _) = (streams(i, prompt) for i in range(3))
         assert_near(outs[1][branch], model.backbone.head(l1))
         r0, r1 = l0.tokens - e0.tokens, l1.tokens - e1.tokens
-        guess = r1 + (order * (0.4 - 0.7) / (0.7 - 0.9)) * (r1 - r0)
+        guess = r1 + ahead * (r1 - r0)
         assert_near(outs[2][branch], model.backbone.head(e2 + (l1 - e1)._replace(tokens=guess)))
     assert passes.ledger.block_evals == 8 * (2 * DEPTH + 3)
 

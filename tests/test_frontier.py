@@ -103,7 +103,7 @@ def test_the_points_of_a_model_clip_as_it_does_and_none_has_an_order_beyond_its_
         assert getattr(spec.sampler, "inner", spec.sampler).clip == 1.0
     plain = exited.spec.model_copy(update={"exits": None})
     unguided = plain.model_copy(update={"guidance": plain.guidance.model_copy(update={"scale": 1.0})})
-    assert [point.name for point in dynamic(unguided, "ddim", (20,), {})] == ["ddim 20, residuals every 2", "ddim 20, residuals every 3"]
+    assert [point.name for point in dynamic(unguided, "ddim", (20,), {})] == [f"ddim 20, residuals every {every}" for every in (2, 3, 4)]
     less = list(full(exited.spec, (4, 5), of=("ddim",), guided_to=0.8))
     assert [point.name for point in less] == ["ddim 4, guided to 0.8", "ddim 5, guided to 0.8"]
     assert zoo.model(override(json.loads(exited.spec.model_dump_json()), less[0].settings)).guidance.interval == (0.0, 0.8)

@@ -99,7 +99,7 @@ def dynamic(spec: ModelSpec, solver: str, steps: Iterable[int], tables: Mapping[
     inner, exits, guided = solvers(spec)[solver], spec.readable[:-1], is_guided(spec)
     ways: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {}
     residuals = {"kind": "exit-residual", "prefix": max(1, spec.backbone.depth // 8)}
-    for every in (2, 3):
+    for every in (2, 3, 4):
         ways[f"residuals every {every}"] = {"policy": residuals | {"every": every}}, ()
     if guided:
         tag, more = _less_guided(GUIDED_TO)

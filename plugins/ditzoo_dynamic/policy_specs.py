@@ -165,14 +165,15 @@ class ResidualSpec(PolicySpec):
     """Looks that run `prefix` blocks and guess what the others would add, from the last looks that ran them: no exits are needed.
 
     The first `warmup` looks are whole, and all at t above `whole_above`, where the residual changes fastest and what is wrong has the
-    longest way to grow; after these every `every`-th. Between, the deep residual is the last one (`order` 0), or extrapolated in t from the
-    last two (`order` 1). Of the family of Delta-DiT (Chen et al. 2024) and TaylorSeer (Liu et al. 2025).
+    longest way to grow; after these every `every`-th. Between, the deep residual is extrapolated in t along the line through the last two,
+    but no farther than `reach` times the distance between them: all of the way is too far, and to hold the last one not far enough. Of the
+    family of Delta-DiT (Chen et al. 2024) and TaylorSeer (Liu et al. 2025), which hold it and go all of the way.
     """
 
     kind: Literal["exit-residual"] = "exit-residual"
     prefix: Positive
     every: int = Field(3, ge=2)
-    order: Literal[0, 1] = 1
+    reach: float = Field(0.5, ge=0, description="0 holds the last residual")
     warmup: Positive = 2
     whole_above: float = Field(0.8, ge=0, le=1, description="of t; 1 leaves it to `warmup`")
 
@@ -192,4 +193,4 @@ class ResidualSpec(PolicySpec):
     def build(self) -> DepthPolicy:
         from ditzoo_dynamic.residual import Residuals
 
-        return Residuals(self.prefix, self.every, self.order, self.warmup, self.whole_above)
+        return Residuals(self.prefix, self.every, self.reach, self.warmup, self.whole_above)

@@ -19,7 +19,7 @@ class Residuals(DepthPolicy):
 
     prefix: int
     every: int
-    order: int
+    reach: float
     warmup: int
     whole_above: float
 
@@ -77,11 +77,11 @@ class _Run:
         return late
 
     def _extrapolated(self, t: float) -> Residual:
-        """Extrapolate in t, along the line through the last two."""
+        """Extrapolate in t, along the line through the last two, as far as may be."""
         last = self.history[-1]
-        if self.policy.order == 0 or len(self.history) < 2 or self.history[0].t == last.t:
+        if self.policy.reach == 0 or len(self.history) < 2 or self.history[0].t == last.t:
             return last.residual
-        ahead = (t - last.t) / (last.t - self.history[0].t)
+        ahead = min((t - last.t) / (last.t - self.history[0].t), self.policy.reach)
         tokens, context = (
             None if now is None or before is None else now + ahead * (now - before)
             for now, before in zip(last.residual, self.history[0].residual, strict=True)
