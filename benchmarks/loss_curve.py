@@ -19,7 +19,7 @@ def main(log: Path, picture: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     with log.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -28,6 +28,7 @@ def main(log: Path, picture: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(6.4, 3.2), constrained_layout=True)
     axes.plot(steps, losses, linewidth=1.2)
     axes.set(xlabel="step", ylabel="loss (mean squared error)", yscale="log")
+    axes.yaxis.set_minor_locator(ticker.LogLocator(subs=(2, 3, 5)))
     for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         which("{x:g}")
     axes.grid(alpha=0.3, which="both")

@@ -257,3 +257,6 @@ def test_avatars_are_what_their_captions_say(zoo):
     trained = {tuple(row) for row in train.attributes[:, columns].tolist()}
     assert [tuple(row) in trained for row in test.attributes[:, columns].tolist()] == (~test.unseen).tolist()
     assert float(test.unseen.float().mean()) == 0.5
+    known = set(train.captions)
+    assert [caption not in known for caption in test.captions] == test.groups["unseen captions"].tolist()
+    assert bool(test.groups["unseen captions"][test.unseen].all())

@@ -17,7 +17,10 @@ FILE = Path(__file__).parent / "avatars.safetensors.xz"
 
 
 class Avatars:
-    """`attributes` (N, A) are the values of each by number, named in `values`; `unseen` (N,) says which combinations are in no training."""
+    """`attributes` (N, A) are the values of each by number, named in `values`; `unseen` (N,) says which combinations are in no training.
+
+    `groups` tells apart pictures by that, and by whether any training picture has the same caption.
+    """
 
     names: tuple[str, ...] = ()
 
@@ -32,8 +35,10 @@ class Avatars:
         self.values: dict[str, list[str]] = json.loads(told["values"])
         self.pictures: Tensor = tensors["pictures"][rows]
         self.attributes, self.unseen = tensors["attributes"][rows].long(), tensors["unseen"][rows]
-        self.groups = {"seen combinations": ~self.unseen, "unseen combinations": self.unseen}
-        self.captions = bytes(tensors["captions"].tolist()).decode().split("\n")[rows]
+        captions = bytes(tensors["captions"].tolist()).decode().split("\n")
+        self.captions, trained = captions[rows], set(captions[:train])
+        new = torch.tensor([caption not in trained for caption in self.captions])
+        self.groups = {"seen combinations": ~self.unseen, "unseen combinations": self.unseen, "unseen captions": new}
 
     def __len__(self) -> int:
         return len(self.pictures)
