@@ -48,14 +48,14 @@ def grid(pictures: Sequence[Image], captions: Sequence[str], columns: int | None
     rows = math.ceil(len(pictures) / columns)
     sheet = Image.new("RGB", (columns * (width + GAP) + GAP, top + rows * (height + beneath + GAP) + GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for index, picture in enumerate(pictures):
+    for index, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
         x, y = GAP + index % columns * (width + GAP), top + GAP + index // columns * (height + beneath + GAP)
         sheet.paste(picture.convert("RGB").resize((width, height), Image.Resampling.NEAREST), (x, y))
-    for index, text in enumerate(texts[:columns] if headed else texts):
-        middle = GAP + index % columns * (width + GAP) + width / 2
-        begun = GAP + LINE * (tallest - len(text)) if headed else GAP + index // columns * (height + beneath + GAP) + height + 2
+        if headed and index >= columns:
+            continue  # its caption stands above the column
+        begun = GAP + LINE * (tallest - len(text)) if headed else y + height + 2
         for place, line in enumerate(text):
-            pen.text((middle, begun + LINE * place), line, fill="black", font=font, anchor="ma")
+            pen.text((x + width / 2, begun + LINE * place), line, fill="black", font=font, anchor="ma")
     return sheet
 
 

@@ -23,8 +23,12 @@ def read(zoo):
     return lambda drawn: network.see(drawn.images).attributes
 
 
-def test_it_draws_what_held_out_captions_say(zoo, model, read):
-    data = zoo.part("dataset", {"kind": "avatars", "split": "test"}).build()
+@pytest.fixture(scope="module")
+def data(zoo):
+    return zoo.part("dataset", {"kind": "avatars", "split": "test"}).build()
+
+
+def test_it_draws_what_captions_of_the_test_set_say(data, model, read):
     drawn = model.sample(prompt=data.captions[:COUNT], num_inference_steps=STEPS, seed=5, output_type="latent")
     right = (read(drawn) == data.attributes[:COUNT]).double()
     by_attribute = dict(zip(data.values, right.mean(0).tolist(), strict=True))
@@ -35,9 +39,9 @@ def test_it_draws_what_held_out_captions_say(zoo, model, read):
     assert float(right[unseen].mean()) > float(right[~unseen].mean()) - 0.03
 
 
-def test_a_colour_belongs_to_the_word_behind_it(zoo, model, read):
+def test_a_colour_belongs_to_the_word_behind_it(data, model, read):
     """The same words in another order are another picture: colours of hair and shirt change places."""
-    values = zoo.part("dataset", {"kind": "avatars", "split": "test"}).build().values
+    values = data.values
     hair, shirt = (list(values).index(name) for name in ("hair", "shirt"))
     for first, second in (("red", "green"), ("green", "red")):
         words = f"light skin, short {first} hair, {second} shirt, happy, grey background"

@@ -172,14 +172,9 @@ def test_a_guessed_look_is_the_prefix_and_the_line_through_the_last_residuals(zo
 
 
 @pytest.mark.parametrize("steps", [5, 10, 20])
-def test_noisy_looks_are_whole_whatever_their_number_and_every_other_one_after_them(zoo, model, steps):
+def test_noisy_looks_are_whole_whatever_their_number_and_every_other_one_after_them(zoo, steps):
     policy = {"kind": "exit-residual", "prefix": 1, "every": 2, "warmup": 1, "whole_above": 0.55}
-    spec = zoo.model(model.spec.model_dump() | early(policy=policy) | {"sampling": {"steps": steps}})
-    own, model.spec = model.spec, spec
-    try:
-        trace = model.sample(class_labels=[0], output_type="latent").ledger.trace
-    finally:
-        model.spec = own
+    trace = drawn(made(zoo, sampling={"steps": steps}), zoo, rows=[0], policy=policy)[1].trace
     whole = [blocks == 2 * DEPTH for _, blocks in trace]
     noisy = sum(t > 0.55 for t, _ in trace)
     assert len(whole) == steps

@@ -57,3 +57,8 @@ def test_what_does_not_fit_ends_in_an_ellipsis(caption):
     lines = caption_lines(caption, SIDE, ImageFont.load_default(size=12))
     assert len(lines) <= MOST_LINES
     assert lines[-1].endswith("…")
+
+
+def test_every_picture_has_a_caption():
+    with pytest.raises(ValueError, match="zip"):
+        grid(pictures(3), ["bag", "coat"])
