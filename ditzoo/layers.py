@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ditzoo.activations import gelu
 from ditzoo.interfaces import Stream
 
 
@@ -147,7 +148,7 @@ class Mlp(nn.Module):
         init_linears(self)
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(gelu(self.fc1(x)))
 
 
 class ModulatedNorm(nn.Module):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ditzoo.activations import gelu, gelu_
 from ditzoo.errors import SpecError
 from ditzoo.interfaces import BlockParts, Cond, Conditioning, Stream
 from ditzoo.layers import Attention, Mlp, attend, zero_linear
@@ -106,11 +107,11 @@ class DynamicMlp(Mlp):
         channels, tokens = self.choose(stream)
         used = _alike(channels.hard)
         if used is None:
-            hidden = F.gelu(self.fc1(x), approximate="tanh").unflatten(-1, (self.groups, -1)) * channels.soft[:, None, :, None]
+            hidden = gelu(self.fc1(x)).unflatten(-1, (self.groups, -1)) * channels.soft[:, None, :, None]
             return self.fc2(hidden.flatten(-2)) * tokens.soft[..., None]
         rows = _members(used, self.groups, self.fc1.out_features)
         chosen = tokens.hard.flatten().nonzero()[:, 0]
-        hidden = F.gelu(F.linear(x.flatten(0, 1)[chosen], self.fc1.weight[rows], self.fc1.bias[rows]), approximate="tanh")
+        hidden = gelu_(F.linear(x.flatten(0, 1)[chosen], self.fc1.weight[rows], self.fc1.bias[rows]))
         out = x.new_zeros(x.shape[0] * x.shape[1], x.shape[2])
         return out.index_copy_(0, chosen, F.linear(hidden, self.fc2.weight[:, rows], self.fc2.bias)).view_as(x)
 

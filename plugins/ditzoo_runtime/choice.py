@@ -1,4 +1,5 @@
-"""The runtime that is chosen by measuring: the ways to compute an MLP as wide as the model's and attention of its heads, on this machine.
+"""The runtime that is chosen by measuring, on this machine: the ways to compute an MLP as wide as the model's and attention of its heads,
+and whether rows are shared out among cores.
 
 What was measured is kept in a file by machine, threads, version of torch and size, so processes and later runs choose alike.
 """
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ditzoo.errors import OutputError
 from ditzoo.files import cache_folder, write_text
@@ -24,15 +25,19 @@ from ditzoo.machine import processor
 from ditzoo_runtime.eager import Eager
 from ditzoo_runtime.fused import Way, available, fused, written_out
 from ditzoo_runtime.onednn import FewerOperations
+from ditzoo_runtime.rows import ByRows, in_parts, least_rows
 
 WAYS = {"fused": Way(), "onednn": Way(packed=True), "onednn, gelu within": Way(packed=True, gelu_within=True)}
 PAIR, TOKENS = 2, 256  # of a guided pair
+FEWER = 64  # tokens of a row where many cores have one each
+DEEP, ENOUGH = 8, 3e9  # blocks that rows are shared out for, or as many as have so many multiply-adds: threads take a while to begin
 LEAST_GAIN = 1.03  # less is within what two measurements differ by
 ROUNDS, SECONDS = 9, 0.4
+REST = 0.01  # seconds in which the threads of the turn before stop waiting for more
 
 
 class Auto(Runtime):
-    """The fastest of the plain modules and `WAYS`, with attention written out or not."""
+    """The fastest of the plain modules and `WAYS`, with attention written out or not, on all rows together or shared out."""
 
     def __init__(self) -> None:
         self.chosen: Runtime = Eager()
@@ -40,6 +45,8 @@ class Auto(Runtime):
     def prepare(self, backbone: Backbone) -> Backbone:
         way = choice(backbone)
         self.chosen = Eager() if way is None else FewerOperations(way)
+        if apart(backbone, way):
+            self.chosen = ByRows(self.chosen)
         return self.chosen.prepare(backbone)
 
     @property
@@ -49,18 +56,39 @@ class Auto(Runtime):
 
 def choice(backbone: Backbone) -> Way | None:
     """Return the fastest way to compute a backbone's layers, measured once and remembered; None where the plain modules are."""
-    mlp = next((one for one in backbone.blocks.modules() if type(one) is Mlp and type(one.fc1) is nn.Linear), None)
-    if mlp is None or mlp.fc1.weight.device.type != "cpu":
+    mlp = _mlp(backbone)
+    if mlp is None:
         return None
     width, hidden, dtype = mlp.fc1.in_features, mlp.fc1.out_features, mlp.fc1.weight.dtype
     name = _fastest(f"MLP {width}-{hidden}", dtype, lambda: gains(width, hidden, dtype))
     way = WAYS.get(name)
-    attention = next((one for one in backbone.blocks.modules() if type(one) is Attention), None)
+    attention = _attention(backbone)
     if attention is not None:
         heads, size = attention.heads, attention.q.out_features // attention.heads
         if _fastest(f"attention {heads}x{size}", dtype, lambda: scores_gain(heads, size, dtype)):
             return replace(way or Way(), scores=True)
     return way
+
+
+def apart(backbone: Backbone, way: Way | None) -> bool:
+    """Say whether it is faster for each core to have rows of its own, measured once and remembered."""
+    mlp, cores = _mlp(backbone), torch.get_num_threads()
+    if mlp is None or cores < 2:
+        return False
+    width, hidden, dtype = mlp.fc1.in_features, mlp.fc1.out_features, mlp.fc1.weight.dtype
+    attention = _attention(backbone)
+    heads = 1 if attention is None else attention.heads
+    return bool(_fastest(f"rows {width}-{hidden}", dtype, lambda: rows_gain(width, hidden, heads, dtype, way or Way())))
+
+
+def _mlp(backbone: Backbone) -> Mlp | None:
+    """Return an MLP of the blocks that is as this package knows it, on a CPU."""
+    found = (one for one in backbone.blocks.modules() if type(one) is Mlp and type(one.fc1) is nn.Linear)
+    return next((one for one in found if one.fc1.weight.device.type == "cpu"), None)
+
+
+def _attention(backbone: Backbone) -> Attention | None:
+    return next((one for one in backbone.blocks.modules() if type(one) is Attention), None)
 
 
 def _fastest(what: str, dtype: torch.dtype, measure: Callable[[], dict[str, float]]) -> str:
@@ -90,20 +118,42 @@ def scores_gain(heads: int, size: int, dtype: torch.dtype) -> dict[str, float]:
     return _in_turns({"": lambda: F.scaled_dot_product_attention(q, k, v), "scores": lambda: written_out(q, k, v)})
 
 
+def rows_gain(width: int, hidden: int, heads: int, dtype: torch.dtype, way: Way) -> dict[str, float]:
+    """Return how many times as long some blocks of attention and an MLP take for all rows together as for each core its own.
+
+    There are as few rows as are shared out: with more of them there is more to gain.
+    """
+    cores = torch.get_num_threads()
+    tokens = max(FEWER, PAIR * TOKENS // cores)
+    each = least_rows(tokens, width)
+    blocks = max(1, min(DEEP, int(ENOUGH / (cores * each * tokens * width * (4 * width + 2 * hidden)))))
+    with torch.random.fork_rng(devices=[]):
+        attention, mlp = (fused(one.to(dtype), way) for one in (Attention(width, heads), Mlp(width, hidden)))
+        x = torch.randn(cores * each, tokens, width, dtype=dtype)
+
+    def run(rows: Tensor) -> Tensor:
+        for _ in range(blocks):
+            rows = mlp(attention(rows))
+        return rows
+
+    return _in_turns({"": lambda: run(x), "rows": lambda: torch.cat(in_parts(run, x.split(each)))}, seconds=1.0, rest=REST)
+
+
 @torch.no_grad()
-def _in_turns(ways: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+def _in_turns(ways: Mapping[str, Callable[[], Any]], *, seconds: float = SECONDS, rest: float = 0.0) -> dict[str, float]:
     """Return how many times as long "" takes as each other way.
 
     All take turns, and the least of the rounds is compared: what else the machine does only adds to a time.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    took: dict[str, list[float]] = {name: [] for name in ways}
     begun = time.perf_counter()
-    while len(seconds[""]) <= ROUNDS and (len(seconds[""]) < 3 or time.perf_counter() - begun < SECONDS):
+    while len(took[""]) <= ROUNDS and (len(took[""]) < 3 or time.perf_counter() - begun < seconds):
         for name, way in ways.items():
+            time.sleep(rest)
             start = time.perf_counter()
             way()
-            seconds[name].append(time.perf_counter() - start)
-    least = {name: min(found[1:]) for name, found in seconds.items()}  # the first warms up
+            took[name].append(time.perf_counter() - start)
+    least = {name: min(found[1:]) for name, found in took.items()}  # the first warms up
     return {name: round(least[""] / found, 3) for name, found in least.items() if name}
 
 

@@ -9,7 +9,6 @@ Shapes: B rows, N tokens, D width, K inputs and M outputs of a layer, H heads.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ditzoo.activations import gelu_
 from ditzoo.layers import Attention, Mlp
 from ditzoo.views import Module, hooked, view
 
-SLOPE = 2 * math.sqrt(2 / math.pi)  # of the tanh-approximated GELU, x sigmoid(SLOPE (x + CUBIC x^3))
-CUBIC = 0.044715
 FEW = 512  # tokens whose scores may be written out: memory and time grow with their square
 
 
@@ -59,14 +57,6 @@ def pack(weight: Tensor, rows: int) -> Tensor:
 def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None, *, gelu: bool) -> Tensor:
     post: tuple[str, list[Any], str] = ("gelu", [], "tanh") if gelu else ("none", [], "")
     return torch.ops.mkldnn._linear_pointwise(x.contiguous(), packed, bias, *post)
-
-
-def gelu_(x: Tensor) -> Tensor:
-    """The tanh-approximated GELU in place. As tanh(u) = 2 sigmoid(2u) - 1 it is x sigmoid(2u), which takes an exponential and no tanh."""
-    if x.dtype in (torch.bfloat16, torch.float16):  # each step would round
-        return torch.ops.aten.gelu_(x, approximate="tanh")
-    gate = torch.addcmul(x.new_tensor(SLOPE), x, x, value=SLOPE * CUBIC).mul_(x).sigmoid_()
-    return x.mul_(gate)
 
 
 def written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ditzoo.specs import RuntimeSpec
+from ditzoo.specs import RuntimeSlot, RuntimeSpec
 
 if TYPE_CHECKING:
     from ditzoo.interfaces import Runtime
@@ -73,6 +73,29 @@ class Int8DynamicSpec(RuntimeSpec):
         from ditzoo_runtime.quantized import Int8Dynamic
 
         return Int8Dynamic()
+
+
+class ByRowsSpec(RuntimeSpec):
+    """The rows of a batch shared out among a CPU's cores, a thread each, under another runtime: `inner`.
+
+    Where there are fewer rows than cores, or little to do for each, they are run together.
+    """
+
+    kind: Literal["by-rows"] = "by-rows"
+    inner: RuntimeSlot
+
+    @property
+    def lossy(self) -> str | None:  # type: ignore[override]
+        return self.inner.lossy
+
+    def build(self) -> Runtime:
+        from ditzoo_runtime.rows import ByRows
+
+        return ByRows(self.inner.build())
+
+    @classmethod
+    def examples(cls) -> dict[str, dict[str, Any]]:
+        return {"": {"inner": "fused"}}
 
 
 class AutoSpec(RuntimeSpec):

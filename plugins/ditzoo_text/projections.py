@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ditzoo.activations import gelu
+
 
 class Pooled(nn.Module):
     """Linear, SiLU, linear: of a pooled vector (Esser et al. 2024; stabilityai/sd3-ref)."""
@@ -25,7 +27,7 @@ class Caption(nn.Module):
         self.fc1, self.fc2 = nn.Linear(states, width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(gelu(self.fc1(x)))
 
 
 PROJECTIONS: dict[str, type[nn.Module]] = {"linear": nn.Linear, "mlp": Caption}
