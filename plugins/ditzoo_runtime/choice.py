@@ -59,7 +59,7 @@ def choice(backbone: Backbone) -> Way | None:
     mlp = _mlp(backbone)
     if mlp is None:
         return None
-    width, hidden, dtype = mlp.fc1.in_features, mlp.fc1.out_features, mlp.fc1.weight.dtype
+    width, hidden, dtype = _size(mlp)
     name = _fastest(f"MLP {width}-{hidden}", dtype, lambda: gains(width, hidden, dtype))
     way = WAYS.get(name)
     attention = _attention(backbone)
@@ -75,7 +75,7 @@ def apart(backbone: Backbone, way: Way | None) -> bool:
     mlp, cores = _mlp(backbone), torch.get_num_threads()
     if mlp is None or cores < 2:
         return False
-    width, hidden, dtype = mlp.fc1.in_features, mlp.fc1.out_features, mlp.fc1.weight.dtype
+    width, hidden, dtype = _size(mlp)
     attention = _attention(backbone)
     heads = 1 if attention is None else attention.heads
     return bool(_fastest(f"rows {width}-{hidden}", dtype, lambda: rows_gain(width, hidden, heads, dtype, way or Way())))
@@ -85,6 +85,10 @@ def _mlp(backbone: Backbone) -> Mlp | None:
     """Return an MLP of the blocks that is as this package knows it, on a CPU."""
     found = (one for one in backbone.blocks.modules() if type(one) is Mlp and type(one.fc1) is nn.Linear)
     return next((one for one in found if one.fc1.weight.device.type == "cpu"), None)
+
+
+def _size(mlp: Mlp) -> tuple[int, int, torch.dtype]:
+    return mlp.fc1.in_features, mlp.fc1.out_features, mlp.fc1.weight.dtype
 
 
 def _attention(backbone: Backbone) -> Attention | None:
