@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import struct
@@ -23,6 +24,7 @@ from strangers import two_stream, video
 from ditzoo.cli import main
 from ditzoo.errors import DataError
 from ditzoo.hookspecs import GROUP
+from ditzoo.matrix import examples, matched
 from ditzoo.zoo import Zoo
 
 
@@ -47,6 +49,17 @@ def strangers_zoo() -> Zoo:
     found = Zoo(manager)
     assert not found.failures
     return found
+
+
+def compositions(zoo):
+    """Every example of a backbone with every conditioning that goes with it, and the joint attention of SD3.5 medium."""
+    conditionings = [*examples(zoo, "conditioning").values(), {"kind": "joint-attention", "dual": 1}]
+    video = {"kind": "toy-video", "width": 48, "depth": 2, "in_channels": 3, "input_size": (2, 8, 8)}
+    for backbone, conditioning in itertools.product([*examples(zoo, "backbone").values(), video], conditionings):
+        if conditioning["kind"] in zoo.kinds["conditioning"] and backbone["kind"] in zoo.kinds["backbone"]:
+            found = matched(zoo, backbone=backbone, conditioning=conditioning, settings=["guidance.scale=2.0"])
+            if found is not None:
+                yield found
 
 
 def tiny(**changes: object) -> dict[str, object]:

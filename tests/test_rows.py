@@ -9,14 +9,13 @@ import ditzoo_runtime.choice as choosing
 import ditzoo_runtime.rows as sharing
 import pytest
 import torch
-from conftest import assert_near, tiny, wake
+from conftest import assert_near, compositions, tiny, wake
 from ditzoo_runtime.rows import in_parts, joined, shared, slices_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from ditzoo.assemble import build
 from ditzoo.errors import SpecError
 from ditzoo.layers import Attention
-from ditzoo.matrix import examples, matched
 
 BY_ROWS = {"kind": "by-rows", "inner": "fused"}
 
@@ -55,23 +54,17 @@ def begun(model, rows=4):
 @torch.no_grad()
 def test_every_composition_is_the_plain_one(zoo, strangers_zoo, parts):
     shared_out = set()
-    for from_zoo in (zoo, strangers_zoo):
-        conditionings = [*examples(from_zoo, "conditioning").values()]
-        for backbone in examples(from_zoo, "backbone").values():
-            for conditioning in conditionings:
-                spec = matched(from_zoo, backbone=backbone, conditioning=conditioning, settings=["guidance.scale=2.0"])
-                try:
-                    model = None if spec is None else wake(build(spec)).requires_grad_(False)
-                except SpecError:
-                    continue  # dydit slices the plain attention alone
-                if model is None:
-                    continue
-                plain = model.sample(num_images=3, output_type="latent").images
-                model.runtime = zoo.part("runtime", BY_ROWS).build()
-                parts.clear()
-                assert_near(model.sample(num_images=3, output_type="latent").images, plain)
-                if set(parts) == {2}:
-                    shared_out.add((spec.backbone.kind, spec.conditioning.kind))
+    for spec in [*compositions(zoo), *compositions(strangers_zoo)]:
+        try:
+            model = wake(build(spec)).requires_grad_(False)
+        except SpecError:
+            continue  # dydit slices the plain attention alone
+        plain = model.sample(num_images=3, output_type="latent").images
+        model.runtime = zoo.part("runtime", BY_ROWS).build()
+        parts.clear()
+        assert_near(model.sample(num_images=3, output_type="latent").images, plain)
+        if set(parts) == {2}:
+            shared_out.add((spec.backbone.kind, spec.conditioning.kind))
     assert {("dit", "adaln-zero"), ("dit", "in-context"), ("mmdit", "joint-attention"), ("video-dit", "adaln-zero")} <= shared_out
 
 

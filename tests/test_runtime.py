@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import json
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ import ditzoo_runtime.choice as choosing
 import ditzoo_runtime.fused as fusing
 import pytest
 import torch
-from conftest import assert_near, tiny, wake
+from conftest import assert_near, compositions, tiny, wake
 from ditzoo_runtime.fused import FEW, Way, fused, written_out
 from torch import nn
 
@@ -22,7 +21,6 @@ from ditzoo.figures import figures
 from ditzoo.layers import Attention
 from ditzoo.locks import spec_sha256
 from ditzoo.lora import inject, tuned
-from ditzoo.matrix import examples, matched
 from ditzoo.views import view
 
 EXACT = ["fused", "onednn", {"kind": "onednn", "gelu_within": True}, "auto"]
@@ -47,17 +45,6 @@ def latents(model, labels=(0, 1, 2), **request):
 def under(model, zoo, runtime):
     model.runtime = zoo.part("runtime", runtime).build()
     return model
-
-
-def compositions(zoo):
-    """Every example of a backbone with every conditioning that goes with it, and the joint attention of SD3.5 medium."""
-    conditionings = [*examples(zoo, "conditioning").values(), {"kind": "joint-attention", "dual": 1}]
-    video = {"kind": "toy-video", "width": 48, "depth": 2, "in_channels": 3, "input_size": (2, 8, 8)}
-    for backbone, conditioning in itertools.product([*examples(zoo, "backbone").values(), video], conditionings):
-        if conditioning["kind"] in zoo.kinds["conditioning"] and backbone["kind"] in zoo.kinds["backbone"]:
-            found = matched(zoo, backbone=backbone, conditioning=conditioning, settings=["guidance.scale=2.0"])
-            if found is not None:
-                yield found
 
 
 @torch.no_grad()

@@ -57,8 +57,8 @@ class _Shared(Backbone):
     """Comes before a class of backbones, whose blocks it calls."""
 
     def run(self, stream: Stream, lo: int, hi: int) -> Stream:
-        slices = [] if any(map(hooked, islice(self.blocks, lo, hi))) else slices_of(stream)
-        if len(slices) < 2:
+        slices = slices_of(stream)
+        if not slices or any(map(hooked, islice(self.blocks, lo, hi))):
             return super().run(stream, lo, hi)
         whole = super().run
         cut = [stream.rows(rows) for rows in slices]
