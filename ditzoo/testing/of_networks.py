@@ -29,7 +29,8 @@ def woken(spec: ModelSpec) -> Model:
     return model
 
 
-def _inputs(spec: ModelSpec, size: tuple[int, ...] | None = None, rows: int = 3) -> tuple[Tensor, Tensor, list[object]]:
+def inputs(spec: ModelSpec, size: tuple[int, ...] | None = None, rows: int = 3) -> tuple[Tensor, Tensor, list[object]]:
+    """Return noisy latents of some rows, a time of the model for each, and an item of the prompt for each."""
     x = torch.randn(rows, spec.backbone.in_channels, *(size or spec.backbone.input_size), generator=torch.Generator().manual_seed(2))
     return x, torch.tensor(TIMES[:rows]), spec.prompt.default(rows)
 
@@ -41,8 +42,8 @@ def backbone_checks(spec: BackboneSpec, zoo: Zoo) -> Checks:
     assert whole is not None
     model = woken(whole)
     return {
-        "runs in parts, bit for bit": partial(_parts, model),
-        "rows are apart": partial(_rows, model),
+        "runs in parts, bit for bit": partial(runs_in_parts, model),
+        "rows are apart": partial(rows_are_apart, model),
         "gradients reach every parameter": partial(gradients_reach, model),
         "keeps no state": partial(_stateless, model),
         "serves the sizes it says": partial(_sizes, model),
@@ -55,9 +56,10 @@ def backbone_checks(spec: BackboneSpec, zoo: Zoo) -> Checks:
 
 
 @torch.no_grad()
-def _parts(model: Model) -> None:
-    x, t, items = _inputs(model.spec)
-    backbone = model.backbone
+def runs_in_parts(model: Model) -> None:
+    """Hold that blocks in two runs are blocks in one, bit for bit, however the backbone is prepared to run."""
+    x, t, items = inputs(model.spec)
+    backbone = model.runner
     stream = backbone.begin(x, t, model.prompt.encode(items))
     whole = backbone.run(stream, 0, backbone.depth)
     for middle in range(backbone.depth + 1):
@@ -70,8 +72,9 @@ def _parts(model: Model) -> None:
 
 
 @torch.no_grad()
-def _rows(model: Model) -> None:
-    x, t, items = _inputs(model.spec)
+def rows_are_apart(model: Model) -> None:
+    """Hold that a row with its own time and item is the row by itself, and that the time changes it."""
+    x, t, items = inputs(model.spec)
     together = model(x, t, items)
     channels = model.spec.backbone.in_channels
     hold(
@@ -88,7 +91,7 @@ def _rows(model: Model) -> None:
 
 def gradients_reach(model: Model, depths: Sequence[int | None] = (None,)) -> None:
     """Hold that what is read after each of `depths` blocks sends a gradient to every parameter of the backbone."""
-    x, t, items = _inputs(model.spec)
+    x, t, items = inputs(model.spec)
     model.requires_grad_(True).zero_grad(set_to_none=True)
     for depth in depths:
         model.backbone(x, t, model.prompt.encode(items), depth).square().sum().backward()
@@ -98,7 +101,7 @@ def gradients_reach(model: Model, depths: Sequence[int | None] = (None,)) -> Non
 
 @torch.no_grad()
 def _stateless(model: Model) -> None:
-    x, t, items = _inputs(model.spec)
+    x, t, items = inputs(model.spec)
     first = model(x, t, items)
     model(x * 2, t.flip(0), items)
     hold(torch.equal(first, model(x, t, items)), "a call changes the next one")
@@ -108,7 +111,7 @@ def _stateless(model: Model) -> None:
 def _sizes(model: Model) -> None:
     own = model.spec.backbone.input_size
     for size in (own, tuple(2 * n for n in own), (own[0] * 2, *own[1:]), (*own[:-1], own[-1] * 3), tuple(n + 1 for n in own)):
-        x, t, items = _inputs(model.spec, size, rows=1)
+        x, t, items = inputs(model.spec, size, rows=1)
         if model.spec.backbone.check_size(size) is None:
             found = model(x, t, items)
             hold(found.shape[2:] == x.shape[2:], f"check_size allows {size}, and {tuple(found.shape[2:])} comes out")
@@ -123,7 +126,7 @@ def _packs(model: Model) -> None:
     own = spec.backbone.input_size
     larger = tuple(2 * n for n in own)
     sizes = [own, own if spec.backbone.check_size(larger) else larger, own]
-    clips = [_inputs(spec, size, rows=1)[0][0] for size in sizes]
+    clips = [inputs(spec, size, rows=1)[0][0] for size in sizes]
     t, items = torch.tensor(TIMES), spec.prompt.default(3)
     pack = model.backbone.pack(clips)
     counts, told = pack.packing.counts, [spec.backbone.tokens_of(size) for size in sizes]
@@ -160,7 +163,7 @@ def saved_is_loaded(model: Model, depth: int | None = None) -> None:
     from ditzoo.layouts import Own
     from ditzoo.weights import fill, save_weights
 
-    x, t, items = _inputs(model.spec)
+    x, t, items = inputs(model.spec)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         (file,) = save_weights(model, Path(folder) / "model.safetensors")
         again = build_meta(model.spec)
@@ -171,7 +174,7 @@ def saved_is_loaded(model: Model, depth: int | None = None) -> None:
 
 @torch.no_grad()
 def _exits(model: Model) -> None:
-    x, t, items = _inputs(model.spec)
+    x, t, items = inputs(model.spec)
     for depth in (*model.backbone.exits, model.backbone.depth):
         found = model.backbone(x, t, model.prompt.encode(items), depth)
         hold(torch.isfinite(found).all(), f"what is read out after {depth} blocks is not finite")
@@ -187,7 +190,7 @@ def conditioning_checks(spec: ConditioningSpec, zoo: Zoo) -> Checks:
     model = woken(whole)
     return {
         "the prompt reaches the picture": partial(_prompted, model),
-        "the time reaches the picture": partial(_rows, model),
+        "the time reaches the picture": partial(rows_are_apart, model),
         "its tokens leave before the head": partial(_tokens, model),
         "packed clips are apart": partial(_packing, zoo, spec),
         "blocks begin as they promise": partial(_identity, whole),
@@ -198,7 +201,7 @@ def conditioning_checks(spec: ConditioningSpec, zoo: Zoo) -> Checks:
 
 @torch.no_grad()
 def _prompted(model: Model) -> None:
-    x, t, items = _inputs(model.spec)
+    x, t, items = inputs(model.spec)
     if "null" not in model.spec.prompt.provides_now:
         raise NotApplicableError("the prompt has no null")
     null = model.backbone(x, t, model.prompt.null(3))
@@ -207,7 +210,7 @@ def _prompted(model: Model) -> None:
 
 @torch.no_grad()
 def _tokens(model: Model) -> None:
-    x, t, items = _inputs(model.spec)
+    x, t, items = inputs(model.spec)
     stream = model.backbone.begin(x, t, model.prompt.encode(items))
     count = 1
     for extent in stream.grid:
@@ -220,6 +223,6 @@ def _identity(spec: ModelSpec) -> None:
     if "identity-at-start" not in spec.conditioning.provides_now:
         raise NotApplicableError("it promises nothing of its beginning")
     model = build(spec)
-    x, t, items = _inputs(spec)
+    x, t, items = inputs(spec)
     stream = model.backbone.begin(x, t, model.prompt.encode(items))
     hold(torch.equal(model.backbone.run(stream, 0, model.backbone.depth).tokens, stream.tokens), "a fresh block is not the identity")

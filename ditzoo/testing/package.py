@@ -13,6 +13,7 @@ from ditzoo.testing.of_borders import codec_checks, layout_checks, prompt_checks
 from ditzoo.testing.of_depth import exits_checks, policy_checks
 from ditzoo.testing.of_grids import attention_checks, positions_checks
 from ditzoo.testing.of_networks import backbone_checks, conditioning_checks
+from ditzoo.testing.of_runtimes import runtime_checks
 from ditzoo.testing.of_samplers import sampler_checks
 from ditzoo.testing.of_schedules import schedule_checks
 from ditzoo.zoo import Zoo, kind_of
@@ -29,6 +30,7 @@ CHECKED: dict[str, Callable[[Any, Zoo], Checks]] = {
     "policy": policy_checks,
     "attention": lambda spec, zoo: attention_checks(spec),
     "positions": lambda spec, zoo: positions_checks(spec),
+    "runtime": runtime_checks,
 }
 
 
