@@ -86,7 +86,8 @@ def _same(spec: RuntimeSpec, whole: ModelSpec) -> None:
 @torch.no_grad()
 def _tells(spec: RuntimeSpec, whole: ModelSpec) -> None:
     model = _prepared(spec, whole)
-    hold(isinstance(model.runner, type(model.backbone)), f"a {type(model.runner).__name__} is prepared of a {type(model.backbone).__name__}")
+    given, made = type(model.backbone), type(model.runner)
+    hold(issubclass(made, given), f"of a {given.__name__} a {made.__name__} is prepared, which does not derive from it")
     hold(model.runtime is not None and model.runtime.told.strip(), "`told` is empty")
     hold(spec.lossy is None or spec.lossy.strip(), "`lossy` is empty: say what it changes, or None where nothing is")
 
