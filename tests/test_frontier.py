@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 import torch
 from conftest import run_ditzoo, tiny, wake
-from ditzoo_dynamic.points import Plan, as_toml, dynamic, full, inline, read_plan
+from ditzoo_dynamic.points import Plan, Point, as_toml, dynamic, full, inline, read_plan
 from ditzoo_dynamic.timing import interleaved, ratios
 from ditzoo_dynamic.verdict import Row, by_budget, envelope, gains, pick, sentence, table, time_for
 from PIL import Image
+from runs import launched
 from test_evaluation import GREY, PROTOCOL
 
 from ditzoo.assemble import build
@@ -143,6 +145,29 @@ def test_the_command_measures_a_model_and_goes_on_where_it_was(exited, tmp_path,
     kept = {one["name"]: one["distance"] for one in json.loads(again.stdout)["rows"]}
     assert kept == {name: one["distance"] for name, one in rows.items()}
     assert "samples of" not in again.stderr  # nothing is drawn anew
+
+
+@pytest.mark.slow
+def test_processes_share_the_pictures_and_one_takes_the_times(exited, tmp_path, idx_folder, monkeypatch):
+    monkeypatch.setenv("DITZOO_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "small.toml").write_text(PROTOCOL.format(folder=idx_folder).replace('settings = ["sampling.steps=2"]', ""))
+    exited.save_pretrained(tmp_path / "model")
+    points = [Point(name=f"{steps} steps", family="full", settings=(f"sampling.steps={steps}",)) for steps in (2, 3)]
+    plan = Plan(protocol=str(tmp_path / "small.toml"), count=100, reference="3 steps", points=tuple(points))
+    (tmp_path / "plan.toml").write_text(as_toml(plan))
+    words = ["frontier", f"local-dir:{tmp_path / 'model'}", "-o", str(tmp_path / "out"), "--rounds", "3", "--batch-size", "2"]
+    words += ["--plan", str(tmp_path / "plan.toml")]
+    for refused in (words, [*words[:-2], "--no-times"]):
+        done = run_ditzoo(*refused, env={"WORLD_SIZE": "2"})
+        assert done.returncode == 2
+        assert "2 processes were started" in done.stderr
+    done = subprocess.run([*launched(2), *words, "--no-times"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "out" / "frontier.json").exists()
+    done = run_ditzoo(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "samples of" not in done.stderr
+    assert [row["name"] for row in json.loads(done.stdout)["rows"]] == ["2 steps", "3 steps"]
 
 
 def test_points_of_another_network_are_refused(zoo, exited):

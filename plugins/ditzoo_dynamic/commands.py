@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +83,7 @@ def calibrate(
 @click.option("--steps", type=click.IntRange(2), default=20, show_default=True, help="Steps of the reference: the model's own solver.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Pictures of a timed run.")
 @click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Timed rounds.")
+@click.option("--no-times", is_flag=True, help="Draw and judge pictures alone, in any number of processes; times are a later run's.")
 @click.option("--within", type=float, help="Pick the fastest point whose loss is at most this share (upper 95 % bound).")
 @click.option("--time", "budget", type=float, help="Pick the best point that takes at most this share of the reference's time.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder. Default: frontiers/NAME.")
@@ -96,6 +98,7 @@ def frontier(
     steps: int,
     batch_size: int,
     rounds: int,
+    no_times: bool,
     within: float | None,
     budget: float | None,
     out: Path | None,
@@ -105,6 +108,7 @@ def frontier(
     """Measure the trade of time for quality of NAME: leaving early, against the best that full depth does in as much time.
 
     Run again after an interruption, it goes on where it was. Without --plan it makes one, which stays in the folder as plan.toml.
+    With --no-times the processes of 'accelerate launch --multi_gpu -m ditzoo frontier ... --plan FILE' share the pictures.
     """
     from ditzoo.evaluation.protocol import read_protocol
     from ditzoo_dynamic.points import read_plan
@@ -117,6 +121,12 @@ def frontier(
 
     kept = out / "plan.toml"
     plan = read_plan(planned or kept, zoo) if planned is not None or kept.is_file() else None
+    several = int(os.environ.get("WORLD_SIZE", "1"))
+    if several > 1 and (plan is None or not no_times):
+        raise EvaluationError(
+            f"{several} processes were started, and {'times are taken' if not no_times else 'a plan is made'} by one: "
+            f"under a launcher say --no-times and --plan, then take times without the launcher and --no-times"
+        )
     if plan is not None:
         count, seeds = plan.count, plan.seeds
     changed = [f"count={count}", f"seeds={list(seeds)}", f"kid_subset_size={min(1000, count)}", "kid_subsets=10"]
@@ -133,6 +143,9 @@ def frontier(
 
     if plan is None:
         plan = standard(resolve, told, protocol, out, steps=steps, note=note)
+    if no_times:
+        measuring.judged(resolve, told, plan, out, note)
+        return
     made = measuring.measure(resolve, told, plan, out, batch=batch_size, rounds=rounds, note=note)
     rows = measuring.rows_of(made)
     draw(rows, plan.reference, made["distance_is"], out / "frontier.png")

@@ -41,14 +41,10 @@ def measure(
 
     `resolve` gives the model with settings laid over it. Quality is measured first, times after it on the idle machine.
     """
-    found = {point.name: resolve((*protocol.settings, *point.settings), point.model) for point in plan.points}
-    check(plan, {name: one.spec for name, one in found.items()})
-    features, reports = {}, {}
-    for name, one in found.items():
-        folder = folder_of(out, name)
-        reports[name] = evaluate(one, protocol, folder)
-        features[name] = torch.cat([gather(folder, protocol, seed).seen.features for seed in protocol.seeds])
-        note(f"{name}: {reports[name]['distance_is']} {reports[name]['mean']['frechet']:.3f}")
+    found, reports = judged(resolve, protocol, plan, out, note)
+    features = {}
+    for name in found:
+        features[name] = torch.cat([gather(folder_of(out, name), protocol, seed).seen.features for seed in protocol.seeds])
     reference, _, _ = seen_in(protocol.reference, protocol.features, pinned=protocol.reference_sha256, what="reference")
     goal = Gaussian.of(reference.features)
     own = {point.model: load_found(found[point.name]) for point in plan.points}
@@ -81,6 +77,23 @@ def measure(
     write_text(out / "frontier.json", json.dumps(made, indent=1) + "\n")
     write_text(out / "frontier.md", table(rows, protocol.features.distance) + f"\n\n{made['says']}\n")
     return made
+
+
+def judged(
+    resolve: Resolve, protocol: Protocol, plan: Plan, out: Path, note: Callable[[str], None]
+) -> tuple[dict[str, Found], dict[str, dict[str, Any]]]:
+    """Draw every point's pictures and judge them; return what each point is of, and its report.
+
+    Processes that a launcher started share the pictures; all but the first have empty reports.
+    """
+    found = {point.name: resolve((*protocol.settings, *point.settings), point.model) for point in plan.points}
+    check(plan, {name: one.spec for name, one in found.items()})
+    reports = {}
+    for name, one in found.items():
+        reports[name] = made = evaluate(one, protocol, folder_of(out, name))
+        if made:
+            note(f"{name}: {made['distance_is']} {made['mean']['frechet']:.3f}")
+    return found, reports
 
 
 def folder_of(out: Path, name: str) -> Path:
