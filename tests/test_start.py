@@ -11,6 +11,7 @@ from ditzoo.training.loop import train
 from ditzoo.training.recipe import read_recipe
 
 EXITS = ["model.exits={kind='offset', at=[1]}", "losses=[{kind='exits'}]"]
+PATCH = "model.backbone.patch=14"
 FROZEN = [*EXITS, "start.fresh=['backbone.given_exits.*']", "start.train=['backbone.given_exits.*']"]
 
 
@@ -62,9 +63,22 @@ def test_all_weights_go_on_from_where_they_were(short, zoo, trained, tmp_path):
     assert all(torch.allclose(after[name], before[name], atol=1e-7) for name in before)
 
 
+def test_what_is_fresh_is_fresh_even_where_the_weights_have_it_in_another_shape(short, zoo, trained, tmp_path):
+    fresh = {"backbone.patch_embed.weight", "backbone.head_linear.weight", "backbone.head_linear.bias"}
+    changed = [PATCH, "start.fresh=['backbone.patch_embed.*', 'backbone.head_linear.*']"]
+    changed += ["length.steps=1", "optimizer.lr=1e-9", "optimizer.warmup=0"]
+    train(read_recipe(str(short), zoo, changed), tmp_path, quiet=True)
+    before, after = load_file(trained / "model.safetensors"), load_file(tmp_path / "model" / "model.safetensors")
+    assert {name for name in after if after[name].shape != before[name].shape} == fresh
+    assert not torch.equal(after["backbone.patch_embed.bias"], before["backbone.patch_embed.bias"])
+    kept = before.keys() - fresh - {"backbone.patch_embed.bias"}
+    assert all(torch.allclose(after[name], before[name], atol=1e-7) for name in kept)
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
+        ([PATCH], "or name in start.fresh what begins untrained"),
         (EXITS, "has no backbone.given_exits.scale.1, backbone.given_exits.shift.1; name what may begin untrained in start.fresh"),
         (
             [*FROZEN[:3], "start.train=['backbone.exits.*']"],

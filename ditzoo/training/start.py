@@ -22,9 +22,11 @@ NAME = "trained"  # of the adapter, while it is
 def begin(model: Model, start: Start) -> None:
     """Put the weights of `start.model` into a model, all but the `fresh` ones, and let only those that are to be trained have gradients.
 
-    Raises `TrainingError` where a weight is missing, is left over or has another shape, and where a pattern names none.
+    A fresh weight stays as it was built even if `start.model` has one of its name: a patch embedding or a prompt of another shape.
+    Raises `TrainingError` where another weight is missing, is left over or has another shape, and where a pattern names none.
     """
-    own, theirs = model.state_dict(), load(start.model).state_dict()
+    own = model.state_dict()
+    theirs = {name: tensor for name, tensor in load(start.model).state_dict().items() if not _named(name, start.fresh)}
     names = [name for name, _ in model.named_parameters()]
     for field in ("fresh", "train"):
         for pattern in getattr(start, field):
@@ -35,12 +37,14 @@ def begin(model: Model, start: Start) -> None:
         raise TrainingError(f"'{start.model}' has no {listed(sorted(missing))}; name what may begin untrained in start.fresh")
     if left := sorted(theirs.keys() - own.keys()):
         raise TrainingError(
-            f"'{start.model}' has {listed(left)}, and '{model.spec.name}' has not; take the same parts, as exits, on both sides"
+            f"'{start.model}' has {listed(left)}, and '{model.spec.name}' has not; "
+            f"take the same parts, as exits, on both sides, or name in start.fresh what begins untrained"
         )
     for name, tensor in theirs.items():
         if tensor.shape != own[name].shape:
             raise TrainingError(
-                f"{name} is {tuple(tensor.shape)} in '{start.model}' and {tuple(own[name].shape)} here; begin with a model of the same size"
+                f"{name} is {tuple(tensor.shape)} in '{start.model}' and {tuple(own[name].shape)} here; "
+                f"begin with a model of the same size, or name in start.fresh what begins untrained"
             )
         own[name].copy_(tensor)
     for name, parameter in model.named_parameters():

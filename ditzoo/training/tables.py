@@ -114,5 +114,5 @@ class Start(Spec):
     """Weights to begin with, and which of the model's parameters are trained; patterns have the wildcards * ? []."""
 
     model: str = Field(description="a catalogue name, hf-hub:, local-dir: or local-file:, as ditzoo.load takes it")
-    fresh: tuple[str, ...] = Field((), description="names of parameters that its weights may lack; those begin as they are built")
+    fresh: tuple[str, ...] = Field((), description="names of parameters that begin as they are built, whatever its weights have")
     train: tuple[str, ...] = Field(("*",), description="names of parameters that are trained; the others stay as they are")
