@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from torch import Tensor
 from ditzoo.noise import generator
 
 
-class Gaussian(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Gaussian:
     """Mean (D,) and covariance (D, D) of features, float64."""
 
     mean: Tensor
@@ -25,15 +27,20 @@ class Gaussian(NamedTuple):
         centred = x - mean
         return cls(mean, centred.T @ centred / (len(x) - 1))
 
+    @cached_property
+    def root(self) -> Tensor:
+        """The symmetric root of the covariance (D, D)."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
 
 def frechet(a: Gaussian, b: Gaussian) -> float:
     """Return |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Heusel et al. 2017).
 
-    The root's trace is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric.
+    The root's trace is the sum of the roots of the eigenvalues of C_b^(1/2) C_a C_b^(1/2), which is symmetric. What b needs for it is
+    computed once, so b is the one that others are compared with.
     """
-    values, vectors = torch.linalg.eigh(a.covariance)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
+    cross = torch.linalg.eigvalsh(b.root @ a.covariance @ b.root).clamp(min=0).sqrt().sum()
     apart = (a.mean - b.mean).square().sum()
     return float(apart + a.covariance.trace() + b.covariance.trace() - 2 * cross)
 
