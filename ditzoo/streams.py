@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ditzoo.packing import Packing
+from ditzoo.pages import release
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Ahead:
         """Return what `layer` makes of the vectors at `places` (B,), (B, ...)."""
         if layer not in self._made:
             self._made[layer] = layer(self.vec)
+            release(layer.parameters())  # the run does not need them again
         return self._made[layer][places]
 
 

@@ -10,7 +10,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ditzoo.pages import WORTH
+
 SAMPLES = 64  # of a tensor's values, by which a write to it is noticed
+FEWER = 16  # of a large one's: where its pages were given back, each brings some in again
 Module = TypeVar("Module", bound=nn.Module)
 Other = Callable[[nn.Module], type[nn.Module] | None]
 
@@ -54,7 +57,7 @@ class Same:
 def standing(module: nn.Module) -> tuple[object, ...]:
     """Return what changes where a module or an attribute of one is replaced, or a parameter is moved, cast or written to.
 
-    What is written past autograd's eyes, through `parameter.data` as adapters are merged, is seen by `SAMPLES` of a tensor's values: all
+    What is written past autograd's eyes, through `parameter.data` as adapters are merged, is seen by some of a tensor's values: all
     of a small one, and of a large one those of a write that is not confined to what lies between them.
     """
     modules = tuple((Same(one), *map(Same, one.__dict__.values())) for one in module.modules())
@@ -70,7 +73,8 @@ def _sampled(tensor: Tensor) -> bytes | None:
     """Return the bytes of some values, spread over a tensor; None where they are not in the machine's own memory."""
     if tensor.device.type != "cpu" or not tensor.is_contiguous():
         return None
-    spread = tensor.detach().view(-1)[:: max(1, tensor.numel() // SAMPLES)]
+    count = SAMPLES if tensor.nbytes < WORTH else FEWER
+    spread = tensor.detach().view(-1)[:: max(1, tensor.numel() // count)]
     return spread.contiguous().view(torch.uint8).numpy().tobytes()
 
 

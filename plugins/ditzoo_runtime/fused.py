@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ditzoo.activations import gelu_
 from ditzoo.layers import Attention, Mlp
+from ditzoo.pages import release
 from ditzoo.views import Module, hooked, view
 
 FEW = 512  # tokens whose scores may be written out: memory and time grow with their square
@@ -76,6 +77,8 @@ class Product:
         weight = weights[0] if len(layers) == 1 else torch.cat(weights)
         self.way, self.weight = way, pack(weight, rows) if way.packed else weight
         self.bias = torch.cat(biases) if biases else None
+        if way.packed or len(layers) > 1:  # a copy was made
+            release(weights)
 
     def __call__(self, x: Tensor, *, gelu: bool = False) -> Tensor:
         """Tokens x (B, N, K) to (B, N, M), through GELU where it is asked for."""
