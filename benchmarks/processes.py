@@ -28,12 +28,17 @@ WAYS = {
 
 
 def drawn(way: str, model: str, num: int, batch: int, folder: Path) -> tuple[float, dict[str, str]]:
-    """Draw into a folder with a thread a process; return the seconds, and the shards with their hashes."""
-    shards = ["--num", str(num), "--shard-size", str(max(1, num // 8)), "--batch-size", str(batch), "--out", str(folder)]
+    """Draw into a folder with a thread a process; return the seconds, and the shards with their hashes.
+
+    torchrun takes `--num` for one of its own options cut short, so the long name is given.
+    """
+    shards = ["--num-samples", str(num), "--shard-size", str(max(1, num // 8)), "--batch-size", str(batch), "--out", str(folder)]
     command, environment = [*WAYS[way], "sample", model, *shards], os.environ | {"OMP_NUM_THREADS": "1"}
     begun = time.perf_counter()
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     taken = time.perf_counter() - begun
+    if done.returncode:
+        raise SystemExit(done.stderr)
     return taken, {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.npz"))}
 
 
