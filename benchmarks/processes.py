@@ -58,7 +58,7 @@ def main() -> None:
             first, second = (shards for _, shards in rows.values())
             if not first or first != second:
                 raise SystemExit("the shards of one process and of two differ")
-    seconds = torch.tensor(taken)
+    seconds = torch.tensor(taken, dtype=torch.float64)
     found = ratios(seconds, 1)[0]
     median = seconds.median(0).values.tolist()
     for way, one in zip(WAYS, median, strict=True):
