@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -44,8 +45,7 @@ def runtime_checks(spec: RuntimeSpec, zoo: Zoo) -> Checks:
     }
 
 
-def _on(spec: RuntimeSpec, whole: ModelSpec, check: object) -> None:
-    assert callable(check)
+def _on(spec: RuntimeSpec, whole: ModelSpec, check: Callable[[Model], None]) -> None:
     check(_prepared(spec, whole))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ditzoo.errors import SamplingError
 from ditzoo.interfaces import Backbone, Runtime
 from ditzoo.layers import Attention, Mlp
+from ditzoo.pages import release
 from ditzoo.views import view
 
 LEVELS = 127
@@ -29,6 +30,7 @@ class Int8Linear(nn.Linear):
             return super().forward(input)
         if self.packed is None:
             self.packed = _packed(self.weight.detach().float(), self.bias)
+            release([self.weight])  # a copy was made
         rows = [torch.ops.quantized.linear_dynamic(row, self.packed, reduce_range=True) for row in input.float()]
         return torch.stack(rows).to(input.dtype)
 
