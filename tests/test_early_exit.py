@@ -64,6 +64,8 @@ POLICIES = {
     "confidence by noise": ({"kind": "confidence", "threshold": [0.2, 0.9]}, {"null_exit": 2}),
     "residual held": ({"kind": "exit-residual", "prefix": 2, "reach": 0}, {}),
     "residual": ({"kind": "exit-residual", "prefix": 3, "warmup": 1}, {"null_exit": 2}),
+    "guidance guessed": ({"kind": "exit-residual", "prefix": 2, "every": 1, "null_every": 3, "whole_above": 1.0}, {}),
+    "both guessed": ({"kind": "exit-residual", "prefix": 2, "every": 2, "null_every": 2, "whole_above": 0.9}, {}),
 }
 
 
@@ -169,6 +171,30 @@ def test_a_guessed_look_is_the_prefix_and_the_line_through_the_last_residuals(zo
         guess = r1 + ahead * (r1 - r0)
         assert_near(outs[2][branch], model.backbone.head(e2 + (l1 - e1)._replace(tokens=guess)))
     assert passes.ledger.block_evals == 8 * (2 * DEPTH + 3)
+
+
+@pytest.mark.parametrize(("reach", "ahead"), [(0, 0), (0.5, 0.5), (2, (0.4 - 0.7) / (0.7 - 0.9))])
+def test_a_guessed_branch_is_its_prefix_the_firsts_residual_and_their_difference_extrapolated(zoo, model, parts, reach, ahead):
+    x, _, cond, null = parts
+    fields = {"prefix": 3, "reach": reach, "every": 1, "null_every": 3, "whole_above": 0.6}
+    passes = Passes(model.backbone, model.spec.schedule.build(), Ledger())
+    evaluate = zoo.part("policy", {"kind": "exit-residual", **fields}).build().follow(passes)
+    branches, times = [Branch(cond, 2.0), Branch(null, -1.0, name="null")], torch.tensor([0.9, 0.7, 0.4, 0.3, 0.2], dtype=torch.float64)
+    outs = [evaluate(branches, x * (1 + i), t) for i, t in enumerate(times)]
+
+    def added(i, prompt):
+        begun = model.backbone.begin(x * (1 + i), passes.schedule.model_time(times[i]).expand(4), prompt)
+        early = model.backbone.run(begun, 0, 3)
+        return early, model.backbone.run(early, 3, DEPTH) - early
+
+    apart = [added(i, null)[1].tokens - added(i, cond)[1].tokens for i in range(2)]
+    early, seen = added(2, null)[0], added(2, cond)
+    assert_near(outs[2][0], model.backbone.head(seen[0] + seen[1]))
+    guess = seen[1].tokens + apart[1] + ahead * (apart[1] - apart[0])
+    assert_near(outs[2][1], model.backbone.head(early + seen[1]._replace(tokens=guess)))
+    early, late = added(4, null)  # two were guessed, and the third is seen
+    assert_near(outs[4][1], model.backbone.head(early + late))
+    assert passes.ledger.block_evals == 4 * (3 * 2 * DEPTH + 2 * (DEPTH + 3))
 
 
 @pytest.mark.parametrize("steps", [5, 10, 20])
@@ -288,6 +314,10 @@ def test_a_table_of_other_weights_is_refused(zoo, model):
         (early(null_exit=5), "sampler.null_exit=5: 'tiny' is read out after 2, 4, 6, 8 blocks alone"),
         (early(internal={"exit": 1, "scale": 2}), "sampler.internal.exit=1: 'tiny' is read out after 2, 4, 6, 8 blocks alone"),
         (early(inner=INNER), "sampler.inner is an early-exit sampler itself"),
+        (
+            early(policy={"kind": "exit-residual", "prefix": 1, "every": 1}),
+            "sampler.policy has every=1 and null_every=1, so every look is whole and nothing is saved; set one of them to 2 or more",
+        ),
         (
             early(policy={"kind": "exit-residual", "prefix": 8}),
             "sampler.policy.prefix=8 leaves none of backbone.depth=8 to guess; set it below",

@@ -146,6 +146,7 @@ def test_words_are_read_and_what_cannot_be_is_told(zoo):
         "unipc",
         {"kind": "early-exit", "inner": "ab2", "null_exit": 1},
         {"kind": "early-exit", "inner": "ab2", "policy": {"kind": "exit-residual", "prefix": 1}},
+        {"kind": "early-exit", "inner": "ab2", "policy": {"kind": "exit-residual", "prefix": 1, "null_every": 2, "whole_above": 0.9}},
     ],
 )
 def test_it_is_sampled_and_leaves_early_as_any_other(zoo, sampler):

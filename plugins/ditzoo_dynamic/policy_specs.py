@@ -168,24 +168,31 @@ class ResidualSpec(PolicySpec):
     longest way to grow; after these every `every`-th. Between, the deep residual is extrapolated in t along the line through the last two,
     but no farther than `reach` times the distance between them: all of the way is too far, and to hold the last one not far enough. Of the
     family of Delta-DiT (Chen et al. 2024) and TaylorSeer (Liu et al. 2025), which hold it and go all of the way.
+
+    With `null_every` above 1 guidance is cheaper in the looks that are whole: the first branch alone runs all blocks, and what they would
+    add to the others is guessed from what they add to it now and the difference last seen, at every `null_every`-th whole look and above
+    `whole_above`. It is FasterCache's idea (Lyu et al. 2024), who keep that difference of outputs, in bands of frequency.
     """
 
     kind: Literal["exit-residual"] = "exit-residual"
     prefix: Positive
-    every: int = Field(3, ge=2)
+    every: Positive = Field(3, description="1: no look is guessed, `null_every` alone saves")
     reach: float = Field(0.5, ge=0, description="0 holds the last residual")
     warmup: Positive = 2
     whole_above: float = Field(0.8, ge=0, le=1, description="of t; 1 leaves it to `warmup`")
+    null_every: Positive = Field(1, description="of the whole looks, those in which all branches run all blocks; 1: every one")
 
     @classmethod
     def examples(cls) -> dict[str, dict[str, Any]]:
-        return {"": {"prefix": 1}}
+        return {"": {"prefix": 1}, "guidance": {"prefix": 1, "null_every": 3}}
 
     def check(self, model: ModelSpec) -> str | None:
         if "windows" in model.sampler.provides_now:
             return (
                 "sampler.policy 'exit-residual' remembers the last look at the same frames, and this sampler moves on; use another policy"
             )
+        if self.every == self.null_every == 1:
+            return "sampler.policy has every=1 and null_every=1, so every look is whole and nothing is saved; set one of them to 2 or more"
         if self.prefix < model.backbone.depth:
             return None
         return f"sampler.policy.prefix={self.prefix} leaves none of backbone.depth={model.backbone.depth} to guess; set it below that"
@@ -193,4 +200,4 @@ class ResidualSpec(PolicySpec):
     def build(self) -> DepthPolicy:
         from ditzoo_dynamic.residual import Residuals
 
-        return Residuals(self.prefix, self.every, self.reach, self.warmup, self.whole_above)
+        return Residuals(self.prefix, self.every, self.reach, self.warmup, self.whole_above, self.null_every)

@@ -1,11 +1,12 @@
-"""Looks that run the first blocks, and guess what the others would add from looks that ran them all."""
+"""Looks that run the first blocks, and guess what the others would add: from looks that ran them all, or from another branch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ditzoo.errors import SamplingError
@@ -22,6 +23,7 @@ class Residuals(DepthPolicy):
     reach: float
     warmup: int
     whole_above: float
+    null_every: int
 
     def follow(self, passes: Passes) -> Evaluate:
         crossed = [stage for stage in passes.backbone.stages if self.prefix < stage < passes.backbone.depth]
@@ -34,7 +36,7 @@ class Residuals(DepthPolicy):
 
 
 class Seen(NamedTuple):
-    """What the blocks after the prefix added, at a time, for the rows of some branches."""
+    """A residual at a time: what the blocks after the prefix added, or by how much other branches' residuals differ from the first's."""
 
     t: float
     residual: Residual
@@ -42,21 +44,23 @@ class Seen(NamedTuple):
 
 @dataclass
 class _Run:
-    """The looks of one run, and the two last residuals of its free branches."""
+    """The looks of one run; of its free branches the two last residuals, and their two last differences from the first branch's."""
 
     policy: Residuals
     passes: Passes
     looks: int = 0
     guessed: int = 0  # looks since the last whole one
+    halved: int = 0  # whole looks of the first branch since the last of all
     names: tuple[str, ...] = ()
     history: list[Seen] = field(default_factory=list)
+    apart: list[Seen] = field(default_factory=list)
 
     def __call__(self, branches: Sequence[Branch], x: Tensor, t: Tensor) -> list[Tensor]:
         free = [index for index, branch in enumerate(branches) if branch.depth is None]
         fixed = [index for index, branch in enumerate(branches) if branch.depth is not None]
         names = tuple(branches[index].name for index in free)
         if names != self.names:  # guidance's interval begins or ends: these rows have no past
-            self.names, self.history = names, []
+            self.names, self.history, self.apart = names, [], []
         outputs = dict(zip(fixed, self.passes.together([branches[index] for index in fixed], x, t), strict=True)) if fixed else {}
         stream = self._stream([branches[index] for index in free], x, t)
         read = self.passes.read(stream, None)
@@ -66,25 +70,47 @@ class _Run:
 
     def _stream(self, branches: Sequence[Branch], x: Tensor, t: Tensor) -> Stream:
         """Return the stream after all blocks, run or guessed."""
-        policy, depth, latest = self.policy, self.passes.backbone.depth, float(t.max())
+        policy, latest = self.policy, float(t.max())
         early = self.passes.run(self.passes.begin(x, t, [branch.cond for branch in branches]), 0, policy.prefix)
         whole = self.looks < policy.warmup or latest > policy.whole_above or self.guessed == policy.every - 1
         if not whole and self.history:
             self.guessed += 1
-            return early + self._extrapolated(latest)
-        late = self.passes.run(early, policy.prefix, depth)
+            return early + self._extrapolated(self.history, latest)
+        halved = policy.null_every > 1 and len(branches) > 1
+        late = self._half(early, len(x), latest) if halved else self.passes.run(early, policy.prefix, self.passes.backbone.depth)
         self.history, self.guessed = [*self.history[-1:], Seen(latest, late - early)], 0
         return late
 
-    def _extrapolated(self, t: float) -> Residual:
+    def _half(self, early: Stream, batch: int, t: float) -> Stream:
+        """Run the first branch through all blocks; guess from it what they would add to the others, where that is not due to be seen."""
+        policy, depth = self.policy, self.passes.backbone.depth
+        if not self.apart or t > policy.whole_above or self.halved == policy.null_every - 1:
+            late, self.halved = self.passes.run(early, policy.prefix, depth), 0
+            others = len(late.tokens) // batch - 1
+            apart = _each(lambda added: added[batch:] - _times(added[:batch], others), late - early)
+            self.apart = [*self.apart[-1:], Seen(t, apart)]
+            return late
+        self.halved += 1
+        first = early.rows(slice(0, batch))
+        added = self.passes.run(first, policy.prefix, depth) - first
+        others = len(early.tokens) // batch - 1
+        guess = _each(lambda own, apart: torch.cat([own, _times(own, others) + apart]), added, self._extrapolated(self.apart, t))
+        return early + guess
+
+    def _extrapolated(self, history: Sequence[Seen], t: float) -> Residual:
         """Extrapolate in t, along the line through the last two, as far as may be."""
-        last = self.history[-1]
-        if self.policy.reach == 0 or len(self.history) < 2 or self.history[0].t == last.t:
+        last = history[-1]
+        if self.policy.reach == 0 or len(history) < 2 or history[0].t == last.t:
             return last.residual
-        ahead = min((t - last.t) / (last.t - self.history[0].t), self.policy.reach)
-        tokens, context = (
-            None if now is None or before is None else now + ahead * (now - before)
-            for now, before in zip(last.residual, self.history[0].residual, strict=True)
-        )
-        assert tokens is not None
-        return Residual(tokens, context)
+        ahead = min((t - last.t) / (last.t - history[0].t), self.policy.reach)
+        return _each(lambda now, before: now + ahead * (now - before), last.residual, history[0].residual)
+
+
+def _times(rows: Tensor, count: int) -> Tensor:
+    return rows if count == 1 else rows.repeat(count, *[1] * (rows.dim() - 1))
+
+
+def _each(made: Callable[..., Tensor], *residuals: Residual) -> Residual:
+    """Return what is made of the tokens of residuals, and of their contexts where all have one."""
+    contexts = [residual.context for residual in residuals]
+    return Residual(made(*(residual.tokens for residual in residuals)), None if any(one is None for one in contexts) else made(*contexts))
