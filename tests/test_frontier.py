@@ -49,6 +49,9 @@ def test_a_gain_is_told_against_the_best_of_full_depth_in_as_much_time():
     assert verdicts[0.5] == "gain within the interval"  # as good as the best solver, no better
     assert verdicts[1.0] == "no gain"
     assert "up to 2.00 times as fast (early b)" in sentence(rows)
+    faster_and_worse = row("early d", 0.1, 25, "dynamic")
+    assert "early d" not in [one["name"] for one in gains([*rows, faster_and_worse])]
+    assert "up to 2.00 times as fast (early b)" in sentence([*rows, faster_and_worse])
     losing = [*FULL, row("early", 0.6, 13, "dynamic")]
     assert sentence(losing) == "no gain: at every time budget some solver at full depth is as good"
     assert {one["budget"]: one["verdict"] for one in by_budget(losing)}[0.6] == "no gain"

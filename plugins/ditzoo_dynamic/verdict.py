@@ -75,11 +75,15 @@ def _compared(best: dict[str, Row]) -> str:
 
 
 def gains(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return for each dynamic row how many times faster it is than full depth at its distance; None where full depth never gets there."""
+    """Return for each dynamic row how many times faster it is than full depth at its distance; None where full depth never gets there.
+
+    A row that is faster and worse than everything at full depth is left out: how fast full depth would be as bad was not measured.
+    """
     front = envelope([row for row in rows if row.family == "full"])
     told = []
     for row in rows:
-        if row.family == "dynamic":
+        beside = bool(front) and row.time < front[0].time and row.distance > front[0].distance
+        if row.family == "dynamic" and not beside:
             due = time_for(row.distance, front)
             told.append({"name": row.name, "faster": None if due is None else due / row.time})
     return told
