@@ -319,6 +319,10 @@ def test_a_table_of_other_weights_is_refused(zoo, model):
             "sampler.policy has every=1 and null_every=1, so every look is whole and nothing is saved; set one of them to 2 or more",
         ),
         (
+            early(policy={"kind": "exit-residual", "prefix": 1, "null_every": 3}, null_exit=2),
+            "sampler.policy.null_every=3 guesses a branch that sampler.null_exit=2 cuts short; set one of them",
+        ),
+        (
             early(policy={"kind": "exit-residual", "prefix": 8}),
             "sampler.policy.prefix=8 leaves none of backbone.depth=8 to guess; set it below",
         ),

@@ -193,6 +193,8 @@ class ResidualSpec(PolicySpec):
             )
         if self.every == self.null_every == 1:
             return "sampler.policy has every=1 and null_every=1, so every look is whole and nothing is saved; set one of them to 2 or more"
+        if self.null_every > 1 and (exit := getattr(model.sampler, "null_exit", None)) is not None:
+            return f"sampler.policy.null_every={self.null_every} guesses a branch that sampler.null_exit={exit} cuts short; set one of them"
         if self.prefix < model.backbone.depth:
             return None
         return f"sampler.policy.prefix={self.prefix} leaves none of backbone.depth={model.backbone.depth} to guess; set it below that"
