@@ -65,7 +65,8 @@ POLICIES = {
     "residual held": ({"kind": "exit-residual", "prefix": 2, "reach": 0}, {}),
     "residual": ({"kind": "exit-residual", "prefix": 3, "warmup": 1}, {"null_exit": 2}),
     "guidance guessed": ({"kind": "exit-residual", "prefix": 2, "every": 1, "null_every": 3, "whole_above": 1.0}, {}),
-    "both guessed": ({"kind": "exit-residual", "prefix": 2, "every": 2, "null_every": 2, "whole_above": 0.9}, {}),
+    "no block of its own": ({"kind": "exit-residual", "prefix": 0}, {}),
+    "both guessed": ({"kind": "exit-residual", "prefix": 0, "every": 2, "null_every": 2, "whole_above": 0.9}, {}),
 }
 
 

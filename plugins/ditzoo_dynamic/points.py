@@ -104,7 +104,7 @@ def dynamic(spec: ModelSpec, solver: str, steps: Iterable[int], tables: Mapping[
     if guided:
         tag, more = _less_guided(GUIDED_TO)
         ways[f"residuals every 2{tag}"] = {"policy": residuals | {"every": 2}}, more
-        cheap = residuals | {"every": 2, "null_every": 5, "whole_above": 1.0}  # for few steps
+        cheap = residuals | {"prefix": 0, "every": 2, "null_every": 5, "whole_above": 1.0}  # for few steps
         ways[f"residuals every 2, null every 5{tag}"] = {"policy": cheap}, more
     if exits:
         middle = exits[len(exits) // 2]

@@ -162,7 +162,7 @@ class ConfidenceSpec(PolicySpec):
 
 
 class ResidualSpec(PolicySpec):
-    """Looks that run `prefix` blocks and guess what the others would add, from the last looks that ran them: no exits are needed.
+    """Looks that run `prefix` blocks, or none, and guess what the others would add, from the last looks that ran them: no exits are needed.
 
     The first `warmup` looks are whole, and all at t above `whole_above`, where the residual changes fastest and what is wrong has the
     longest way to grow; after these every `every`-th. Between, the deep residual is extrapolated in t along the line through the last two,
@@ -175,7 +175,7 @@ class ResidualSpec(PolicySpec):
     """
 
     kind: Literal["exit-residual"] = "exit-residual"
-    prefix: Positive
+    prefix: int = Field(ge=0, description="blocks that every look runs; 0: a guessed look embeds its tokens and reads them")
     every: Positive = Field(3, description="1: no look is guessed, `null_every` alone saves")
     reach: float = Field(0.5, ge=0, description="0 holds the last residual")
     warmup: Positive = 2
@@ -184,7 +184,7 @@ class ResidualSpec(PolicySpec):
 
     @classmethod
     def examples(cls) -> dict[str, dict[str, Any]]:
-        return {"": {"prefix": 1}, "guidance": {"prefix": 1, "null_every": 3}}
+        return {"": {"prefix": 1}, "guidance": {"prefix": 0, "null_every": 3}}
 
     def check(self, model: ModelSpec) -> str | None:
         if "windows" in model.sampler.provides_now:
