@@ -9,9 +9,10 @@ import torch
 from conftest import assert_near, tiny, wake
 from ditzoo_dynamic.flops import share
 
-from ditzoo.assemble import build
+from ditzoo.assemble import build, load
 from ditzoo.errors import SpecError
 from ditzoo.passes import Ledger, Passes
+from ditzoo.sampling import sample
 from ditzoo.training.loop import train
 from ditzoo.training.recipe import read_recipe
 
@@ -134,6 +135,16 @@ def test_it_leaves_early_too(zoo):
     drawn = model.sample(class_labels=[0, 1], output_type="latent", count_macs=True)
     assert torch.isfinite(drawn.images).all()
     assert drawn.ledger.block_evals == 4 * 2 * (3 + 1)
+
+
+def test_the_shipped_one_spends_about_half_and_draws_what_it_is_asked_for(zoo):
+    spent = {}
+    for name in ("fashion-dit", "fashion-dydit"):
+        drawn = sample(load(name, zoo=zoo), num_images=10, num_inference_steps=5, seed=3, output_type="latent", count_macs=True)
+        spent[name] = drawn.ledger.macs
+    assert 0.4 < spent["fashion-dydit"] / spent["fashion-dit"] < 0.6
+    logits = zoo.part("features", "fashion-cnn").build().see(drawn.images).logits
+    assert int((logits.argmax(1) == torch.arange(10)).sum()) >= 8
 
 
 @pytest.mark.parametrize(
