@@ -41,12 +41,12 @@ def draw(rows: Sequence[Row], reference: str, distance: str, path: Path) -> None
     left.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     left.minorticks_off()
     left.grid(alpha=0.25)
-    left.legend(frameon=False)
+    left.legend(frameon=False, loc="upper right")
     shown = [row for row in rows if row.name == reference] + sorted(best, key=lambda row: row.distance)[:4]
     for row in shown:
         right.step([t for t, _ in row.depths], [blocks for _, blocks in row.depths], where="mid", label=row.name)
     right.set(xlabel="t (1 is noise)", ylabel="block evaluations a picture in a look", xlim=(1.02, -0.02), ylim=(0, None))
     right.grid(alpha=0.25)
-    right.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))  # above the lines, which fill the axes
     figure.savefig(path, dpi=130)
     plt.close(figure)
