@@ -76,26 +76,26 @@ class _Run:
         if not whole and self.history:
             self.guessed += 1
             return early + self._extrapolated(self.history, latest)
-        halved = policy.null_every > 1 and len(branches) > 1
-        late = self._half(early, len(x), latest) if halved else self.passes.run(early, policy.prefix, self.passes.backbone.depth)
-        self.history, self.guessed = [*self.history[-1:], Seen(latest, late - early)], 0
+        late, added = self._whole(early, len(x), latest)
+        self.history, self.guessed = [*self.history[-1:], Seen(latest, added)], 0
         return late
 
-    def _half(self, early: Stream, batch: int, t: float) -> Stream:
-        """Run the first branch through all blocks; guess from it what they would add to the others, where that is not due to be seen."""
+    def _whole(self, early: Stream, batch: int, t: float) -> tuple[Stream, Residual]:
+        """Return the stream after all blocks and what they added; the first branch runs them, the others where they are due to be seen."""
         policy, depth = self.policy, self.passes.backbone.depth
-        if not self.apart or t > policy.whole_above or self.halved == policy.null_every - 1:
+        others = len(early.tokens) // batch - 1
+        if not others or not self.apart or t > policy.whole_above or self.halved == policy.null_every - 1:
             late, self.halved = self.passes.run(early, policy.prefix, depth), 0
-            others = len(late.tokens) // batch - 1
-            apart = _each(lambda added: added[batch:] - _times(added[:batch], others), late - early)
-            self.apart = [*self.apart[-1:], Seen(t, apart)]
-            return late
+            added = late - early
+            if others and policy.null_every > 1:
+                apart = _each(lambda added: added[batch:] - _times(added[:batch], others), added)
+                self.apart = [*self.apart[-1:], Seen(t, apart)]
+            return late, added
         self.halved += 1
         first = early.rows(slice(0, batch))
-        added = self.passes.run(first, policy.prefix, depth) - first
-        others = len(early.tokens) // batch - 1
-        guess = _each(lambda own, apart: torch.cat([own, _times(own, others) + apart]), added, self._extrapolated(self.apart, t))
-        return early + guess
+        own = self.passes.run(first, policy.prefix, depth) - first
+        added = _each(lambda own, apart: torch.cat([own, _times(own, others) + apart]), own, self._extrapolated(self.apart, t))
+        return early + added, added
 
     def _extrapolated(self, history: Sequence[Seen], t: float) -> Residual:
         """Extrapolate in t, along the line through the last two, as far as may be."""
