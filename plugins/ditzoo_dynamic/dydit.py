@@ -8,6 +8,7 @@ where all rows chose alike, as in a look of a run, weights are sliced and tokens
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,27 +16,35 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ditzoo.activations import gelu, gelu_
+from ditzoo.activations import gelu
 from ditzoo.errors import SpecError
 from ditzoo.interfaces import BlockParts, Cond, Conditioning, Stream
-from ditzoo.layers import Attention, Mlp, attend, zero_linear
+from ditzoo.layers import Attention, Mlp, zero_linear
+from ditzoo.slices import Slicing, alike, some_channels, some_heads
 
+LEAST, SIZES = 8, 32  # tokens are gathered in multiples of so many, and in about so many different numbers
+EPS = 1e-5  # of the norm that tokens are seen through
 OPEN = 1.0  # logits begin here: everything is chosen, and the network is the one that it was made of
 
 
 class Choice(NamedTuple):
-    """What is used: `hard` is 0 or 1; `soft` is the same number with the gradient of a sigmoid."""
+    """What is used: `hard` is 0 or 1."""
 
     hard: Tensor
-    soft: Tensor
+    logits: Tensor
 
     @classmethod
     def of(cls, logits: Tensor, *, at_least_one: bool) -> Choice:
         used = logits > 0
         if at_least_one:
             used = used | (logits == logits.amax(-1, keepdim=True))
-        hard, sigmoid = used.to(logits.dtype), logits.sigmoid()
-        return cls(hard, hard + sigmoid - sigmoid.detach())
+        return cls(used.to(logits.dtype), logits)
+
+    @property
+    def soft(self) -> Tensor:
+        """The same numbers with the gradient of a sigmoid."""
+        sigmoid = self.logits.sigmoid()
+        return self.hard + sigmoid - sigmoid.detach()
 
 
 class Router(nn.Linear):
@@ -46,8 +55,15 @@ class Router(nn.Linear):
         zero_linear(self)
         nn.init.constant_(self.bias, OPEN)
 
+    def of_normed(self, tokens: Tensor) -> Tensor:
+        """Return logits (B, N, choices) of layer-normed tokens (B, N, D), which are not made: that takes longer than the rest."""
+        mean, width = tokens.mean(-1, keepdim=True), tokens.shape[-1]
+        variance = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True).square() / width - mean.square()
+        centred = F.linear(tokens, self.weight) - mean * self.weight.sum(-1)
+        return centred * (variance.clamp(min=0) + EPS).rsqrt() + self.bias
 
-class DynamicAttention(Attention):
+
+class DynamicAttention(Slicing, Attention):
     """Self-attention whose heads are chosen by the time."""
 
     def __init__(self, plain: nn.Module, width: int) -> None:
@@ -68,19 +84,14 @@ class DynamicAttention(Attention):
         if stream is None:
             return super().forward(x, context=context, mask=mask)
         heads = self.choose(stream)
-        keep = None if mask is None else mask[:, None, None, :]
-        used = _alike(heads.hard)
-        if used is None:
-            out = attend(*self.qkv(x), keep) * heads.soft[:, :, None, None]
-            return self.out(rearrange(out, "b h n d -> b n (h d)"))
-        rows = _members(used, self.heads, self.q.out_features)
-        parts = (F.linear(x, layer.weight[rows], None if layer.bias is None else layer.bias[rows]) for layer in (self.q, self.k, self.v))
-        q, k, v = (rearrange(z, "b n (h d) -> b h n d", h=len(used)) for z in parts)
-        out = attend(self.norm_q(q), self.norm_k(k), v, keep)
-        return F.linear(rearrange(out, "b h n d -> b n (h d)"), self.out.weight[:, rows], self.out.bias)
+        used = alike(heads.hard, self.q, self.k, self.v, self.out)
+        if used is not None:
+            return self.smaller(used, partial(some_heads, self))(x, context=context, mask=mask)
+        out = self.look(*self.qkv(x, context), stream, mask) * heads.soft[:, :, None, None]
+        return self.out(rearrange(out, "b h n d -> b n (h d)"))
 
 
-class DynamicMlp(Mlp):
+class DynamicMlp(Slicing, Mlp):
     """An MLP whose channels are chosen in groups by the time, and which sees the tokens that choose it."""
 
     def __init__(self, plain: nn.Module, width: int, groups: int) -> None:
@@ -95,9 +106,8 @@ class DynamicMlp(Mlp):
 
     def choose(self, stream: Stream) -> tuple[Choice, Choice]:
         """Return the groups of channels (B, G) and the tokens (B, N), of a stream as it enters the block."""
-        seen = F.layer_norm(stream.tokens, stream.tokens.shape[-1:])
         channels = Choice.of(self.channel_router(F.silu(stream.time)), at_least_one=True)
-        return channels, Choice.of(self.token_router(seen)[..., 0], at_least_one=False)
+        return channels, Choice.of(self.token_router.of_normed(stream.tokens)[..., 0], at_least_one=False)
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         if stream is None:
@@ -105,28 +115,25 @@ class DynamicMlp(Mlp):
                 "this conditioning calls mlp(tokens), and dydit needs mlp(tokens, stream) to know the time; choose another as its inner"
             )
         channels, tokens = self.choose(stream)
-        used = _alike(channels.hard)
+        used = alike(channels.hard, self.fc1, self.fc2)
         if used is None:
             hidden = gelu(self.fc1(x)).unflatten(-1, (self.groups, -1)) * channels.soft[:, None, :, None]
             return self.fc2(hidden.flatten(-2)) * tokens.soft[..., None]
-        rows = _members(used, self.groups, self.fc1.out_features)
-        chosen = tokens.hard.flatten().nonzero()[:, 0]
-        hidden = gelu_(F.linear(x.flatten(0, 1)[chosen], self.fc1.weight[rows], self.fc1.bias[rows]))
-        out = x.new_zeros(x.shape[0] * x.shape[1], x.shape[2])
-        return out.index_copy_(0, chosen, F.linear(hidden, self.fc2.weight[:, rows], self.fc2.bias)).view_as(x)
+        chosen, out = tokens.hard.flatten().nonzero()[:, 0], torch.zeros_like(x)
+        if len(chosen):
+            made = self.smaller(used, partial(some_channels, self, count=self.groups))(gathered(x.flatten(0, 1), chosen)[None])[0]
+            out.view(-1, x.shape[-1]).index_copy_(0, chosen, made[: len(chosen)])
+        return out
 
 
-def _alike(hard: Tensor) -> Tensor | None:
-    """Return the indices that all rows (B, K) chose, if they chose alike and no gradient is asked for; on meta nothing is chosen."""
-    if torch.is_grad_enabled() or hard.is_meta or not bool((hard == hard[:1]).all()):
-        return None
-    return hard[0].nonzero()[:, 0]
+def gathered(tokens: Tensor, chosen: Tensor) -> Tensor:
+    """Return the chosen of some tokens (N, D), and some that do not count, so that there are few different numbers of them.
 
-
-def _members(used: Tensor, groups: int, channels: int) -> Tensor:
-    """Return the channels of the used groups."""
-    each = channels // groups
-    return (used[:, None] * each + torch.arange(each, device=used.device)).flatten()
+    Libraries of products prepare themselves for each number that they have not seen, which takes longer than small products do.
+    """
+    step = max(LEAST, len(tokens) // SIZES)
+    count = -(-len(chosen) // step) * step
+    return tokens.index_select(0, torch.cat([chosen, chosen[:1].expand(count - len(chosen))]))
 
 
 class Dynamic(Conditioning):

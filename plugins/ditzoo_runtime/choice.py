@@ -22,6 +22,7 @@ from ditzoo.files import cache_folder, write_text
 from ditzoo.interfaces import Backbone, Runtime
 from ditzoo.layers import Attention, Mlp
 from ditzoo.machine import processor
+from ditzoo.slices import Slicing
 from ditzoo_runtime.eager import Eager
 from ditzoo_runtime.fused import Way, available, fused, written_out
 from ditzoo_runtime.onednn import FewerOperations
@@ -83,7 +84,7 @@ def apart(backbone: Backbone, way: Way | None) -> bool:
 
 def _mlp(backbone: Backbone) -> Mlp | None:
     """Return an MLP of the blocks that is as this package knows it, on a CPU."""
-    found = (one for one in backbone.blocks.modules() if type(one) is Mlp and type(one.fc1) is nn.Linear)
+    found = (one for one in backbone.blocks.modules() if isinstance(one, Mlp) and _known(one, Mlp) and type(one.fc1) is nn.Linear)
     return next((one for one in found if one.fc1.weight.device.type == "cpu"), None)
 
 
@@ -92,7 +93,12 @@ def _size(mlp: Mlp) -> tuple[int, int, torch.dtype]:
 
 
 def _attention(backbone: Backbone) -> Attention | None:
-    return next((one for one in backbone.blocks.modules() if type(one) is Attention), None)
+    return next((one for one in backbone.blocks.modules() if isinstance(one, Attention) and _known(one, Attention)), None)
+
+
+def _known(one: nn.Module, cls: type[nn.Module]) -> bool:
+    """Say whether a layer is of a class that has faster ways, or runs as smaller layers of it."""
+    return type(one) is cls or isinstance(one, Slicing)
 
 
 def _fastest(what: str, dtype: torch.dtype, measure: Callable[[], dict[str, float]]) -> str:

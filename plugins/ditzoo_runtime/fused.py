@@ -10,6 +10,7 @@ Shapes: B rows, N tokens, D width, K inputs and M outputs of a layer, H heads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from ditzoo.activations import gelu_
 from ditzoo.layers import Attention, Mlp
 from ditzoo.pages import release
+from ditzoo.slices import Slicing
 from ditzoo.views import Module, hooked, view
 
 FEW = 512  # tokens whose scores may be written out: memory and time grow with their square
@@ -155,4 +157,6 @@ def fused(module: Module, way: Way) -> Module:
     for one in seen.modules():
         if isinstance(one, Fused):
             one.way = way
+        elif isinstance(one, Slicing):
+            one.prepare = partial(fused, way=way)
     return seen
