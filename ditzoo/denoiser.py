@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
@@ -87,10 +87,11 @@ def weighed(branches: Sequence[Branch], outputs: Sequence[Tensor], latent_channe
     if len(outputs) == 1:
         return first
     channels = min(branches[0].channels or latent_channels, latent_channels)
-    total = torch.zeros_like(first[:, :channels])
+    parts = []
     for branch, out in zip(branches, outputs, strict=True):
         weight = expand(branch.weight, out) if isinstance(branch.weight, Tensor) else branch.weight
-        total = total + weight * out[:, :channels]
+        parts.append(weight * out[:, :channels])
+    total = reduce(torch.add, parts)
     if rescale:
         axes = tuple(range(1, first.dim()))
         share = first[:, :channels].std(axes, keepdim=True) / total.std(axes, keepdim=True).clamp(min=1e-12)

@@ -26,6 +26,7 @@ class Foresight:
         self.times: list[float] = schedule.times(steps)[:-1].tolist()
         self.foresees = foresees(type(backbone))
         self._conds: dict[int, tuple[Cond, Tensor]] = {}  # each with the places of its rows among the prompts
+        self._looked: dict[tuple[int, ...], Tensor] = {}  # the places of those that were looked at together
         self._prompts: dict[tuple[bytes, ...], int] = {}
         self._rows: list[Cond] = []  # one row each
         self._windows: dict[bool, Window] = {}
@@ -36,10 +37,13 @@ class Foresight:
         """
         if not self.foresees:
             return None
-        known = len(self._rows)
-        places = torch.cat([self._places(cond) for cond in conds])  # among the prompts
-        if len(self._rows) > known:
-            self._windows.clear()  # of other prompts
+        key = tuple(map(id, conds))
+        if key not in self._looked:
+            known = len(self._rows)
+            self._looked[key] = torch.cat([self._places(cond) for cond in conds])
+            if len(self._rows) > known:
+                self._windows.clear()  # of other prompts
+        places = self._looked[key]
         walked = float(t) in self.times
         window = self._windows.get(walked)
         if window is None or float(t) not in window.times or window.size != tuple(x.shape[2:]):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from ditzoo.foresight import Foresight
@@ -91,7 +92,7 @@ class Passes:
 
     def begin(self, x: Tensor, t: Tensor, conds: Sequence[Cond]) -> Stream:
         """Make the streams of x (B, C, *S) at t, scalar or of frames (1, T), for each of `conds`, one under the other."""
-        rows = x.repeat(len(conds), *[1] * (x.dim() - 1)) if len(conds) > 1 else x
+        rows = torch.cat([x] * len(conds)) if len(conds) > 1 else x
         cond = self._join(conds)
         self.ledger.rows += len(rows)
         look = self.foresight.look(x, t, conds) if self.foresight is not None and t.dim() == 0 else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
+from operator import is_
 from typing import TypeVar
 
 import torch
@@ -41,27 +43,27 @@ def view(module: Module, other: Other) -> Module:
     return found
 
 
-@dataclass(frozen=True)
-class Same:
-    """A value that equals itself alone. It is kept alive, so that no other takes its place unseen."""
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """What a module is made of, and how its tensors stand. Objects are kept alive, so none takes the place of another."""
 
-    value: object
+    objects: tuple[object, ...]
+    tensors: tuple[tuple[object, ...], ...]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and other.value is self.value
+        if not isinstance(other, Standing) or len(self.objects) != len(other.objects):
+            return False
+        return all(map(is_, self.objects, other.objects)) and self.tensors == other.tensors
 
-    def __hash__(self) -> int:
-        return id(self.value)
 
-
-def standing(module: nn.Module) -> tuple[object, ...]:
+def standing(module: nn.Module) -> Standing:
     """Return what changes where a module or an attribute of one is replaced, or a parameter is moved, cast or written to.
 
     What is written past autograd's eyes, through `parameter.data` as adapters are merged, is seen by some of a tensor's values: all
     of a small one, and of a large one those of a write that is not confined to what lies between them.
     """
-    modules = tuple((Same(one), *map(Same, one.__dict__.values())) for one in module.modules())
-    return modules, tuple(_standing(tensor) for tensor in (*module.parameters(), *module.buffers()))
+    objects = tuple(chain.from_iterable((one, *one.__dict__.values()) for one in module.modules()))
+    return Standing(objects, tuple(_standing(tensor) for tensor in (*module.parameters(), *module.buffers())))
 
 
 def _standing(tensor: Tensor) -> tuple[object, ...]:
@@ -73,9 +75,12 @@ def _sampled(tensor: Tensor) -> bytes | None:
     """Return the bytes of some values, spread over a tensor; None where they are not in the machine's own memory."""
     if tensor.device.type != "cpu" or not tensor.is_contiguous():
         return None
+    values = tensor.detach()
+    if values.dtype == torch.bfloat16 or values.dtype.itemsize == 1:  # numpy has no such numbers, but whole ones as wide
+        values = values.view(torch.int16 if values.dtype == torch.bfloat16 else torch.uint8)
     count = SAMPLES if tensor.nbytes < WORTH else FEWER
-    spread = tensor.detach().view(-1)[:: max(1, tensor.numel() // count)]
-    return spread.contiguous().view(torch.uint8).numpy().tobytes()
+    found: bytes = values.numpy().reshape(-1)[:: max(1, tensor.numel() // count)].tobytes()
+    return found
 
 
 def hooked(module: nn.Module) -> bool:

@@ -6,6 +6,8 @@ Step s of the literature (0 .. train_steps - 1) is our time t = (s + 1) / train_
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -96,11 +98,7 @@ class CosineSpec(VPSpec):
     max_beta: float = Field(0.999, gt=0, lt=1)
 
     def betas(self) -> list[float]:
-        def alpha_bar(t: float) -> float:
-            return math.cos((t + self.offset) / (1 + self.offset) * math.pi / 2) ** 2
-
-        n = self.train_steps
-        return [min(1 - alpha_bar((i + 1) / n) / alpha_bar(i / n), self.max_beta) for i in range(n)]
+        return list(_cosine(self.offset, self.max_beta, self.train_steps))
 
 
 class EDMSpec(ScheduleSpec):
@@ -135,6 +133,13 @@ class EDMSpec(ScheduleSpec):
         from ditzoo_diffusion.edm import EDM
 
         return EDM(self)
+
+
+@lru_cache(maxsize=16)
+def _cosine(offset: float, most: float, count: int) -> tuple[float, ...]:
+    """Return betas under a squared cosine, remembered: specs are made anew for each request, and ask for them more than once."""
+    levels = [math.cos((i / count + offset) / (1 + offset) * math.pi / 2) ** 2 for i in range(count + 1)]
+    return tuple(min(1 - after / before, most) for before, after in pairwise(levels))
 
 
 def _line(first: float, last: float, count: int) -> list[float]:

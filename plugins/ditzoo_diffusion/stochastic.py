@@ -102,6 +102,8 @@ class DDIM(Ancestral):
     eta: float = 0.0
 
     def advance(self, x: Tensor, seen: Prediction, step: Step, noise: Noise) -> Tensor:
+        if self.eta == 0:
+            return expand(step.next_alpha, x) * seen.x0 + expand(step.next_sigma, x) * seen.eps
         deviation = self.eta * step.small.clamp(min=0).sqrt()
         toward = (step.next_sigma**2 - deviation**2).clamp(min=0).sqrt()
         x_next = expand(step.next_alpha, x) * seen.x0 + expand(toward, x) * seen.eps

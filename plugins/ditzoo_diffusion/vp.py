@@ -22,7 +22,7 @@ class DiscreteVP(Path):
 
     def __init__(self, spec: VPSpec) -> None:
         super().__init__(spec.prediction, spec.spacing.build())
-        self.steps = spec.train_steps
+        self.steps, self.to_nothing = spec.train_steps, spec.zero_snr
         betas = torch.tensor(spec.betas(), dtype=torch.float64, device="cpu")
         levels = torch.log1p(-betas).cumsum(0)
         self.log_alpha_bar = torch.cat([betas.new_zeros(1), _to_pure_noise(levels) if spec.zero_snr else levels])  # (T + 1,)
@@ -36,8 +36,10 @@ class DiscreteVP(Path):
         below = (index + 1e-9).floor().long().clamp(max=self.count - 1)  # a time that is a step but for rounding is that step
         table = self.log_alpha_bar.to(t.device)
         inside = (index - below).clamp(min=0)
-        to_nothing = table[below] + 2 * torch.log1p(-inside)  # alpha falls evenly where the next step is pure noise
-        log_alpha_bar = torch.where(table[below + 1].isinf(), to_nothing, torch.lerp(table[below], table[below + 1], inside))
+        here, after = table[below], table[below + 1]
+        log_alpha_bar = torch.lerp(here, after, inside)
+        if self.to_nothing:  # alpha falls evenly where the next step is pure noise
+            log_alpha_bar = torch.where(after.isinf(), here + 2 * torch.log1p(-inside), log_alpha_bar)
         return (log_alpha_bar / 2).exp(), (-torch.expm1(log_alpha_bar)).sqrt()
 
     def time_at(self, half: Tensor) -> Tensor:
