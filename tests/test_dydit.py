@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import csv
 
+import ditzoo_dynamic.dydit
+import ditzoo_runtime.choice as choosing
 import pytest
 import torch
 from conftest import assert_near, tiny, wake
+from ditzoo_dynamic.dydit import Router, gathered
 from ditzoo_dynamic.flops import share
+from torch import nn
 
+import ditzoo.slices
 from ditzoo.assemble import build, load
 from ditzoo.errors import SpecError
+from ditzoo.layers import Mlp
+from ditzoo.lora import inject, tuned
 from ditzoo.passes import Ledger, Passes
 from ditzoo.sampling import sample
+from ditzoo.slices import Slicing, some_channels
 from ditzoo.training.loop import train
 from ditzoo.training.recipe import read_recipe
 
@@ -127,6 +135,86 @@ def test_it_begins_with_a_plain_models_weights_and_trains_its_routers(recipe, zo
     settings = [start, "model.conditioning={kind='dydit', inner='adaln-zero'}", "losses=[{kind='flops', target=0.5}]", "length.steps=6"]
     train(read_recipe(str(recipe), zoo, settings), tmp_path / "routed", quiet=True)
     assert (tmp_path / "routed" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("runtime", ["onednn", "fused", {"kind": "onednn", "gelu_within": True}], ids=str)
+@torch.no_grad()
+def test_smaller_layers_are_prepared_as_others_are_and_not_made_twice(zoo, runtime, monkeypatch):
+    model = choosy(made(zoo, guidance={"scale": 2.0})).requires_grad_(False)
+    model.runtime = zoo.part("runtime", "eager").build()
+    request = {"class_labels": [0, 1, 2], "seed": 3, "output_type": "latent"}
+    plain = model.sample(**request).images
+    model.runtime = zoo.part("runtime", runtime).build()
+    sliced = []
+    for name in ("some_heads", "some_channels"):
+        own = getattr(ditzoo_dynamic.dydit, name)
+        monkeypatch.setattr(
+            ditzoo_dynamic.dydit, name, lambda *given, own=own, **named: sliced.append(made := own(*given, **named)) or made
+        )
+    assert_near(model.sample(**request).images, plain)
+    assert sliced
+    before = len(sliced)
+    assert_near(model.sample(**request).images, plain)
+    assert len(sliced) == before  # the views keep them
+    for p in model.backbone.blocks.parameters():
+        p.data *= 1.1
+    assert_near(model.sample(**request).images, model.sample(**request, count_macs=True).images)  # which slices anew
+
+
+def test_a_view_keeps_as_many_smaller_layers_as_it_has_room_for(monkeypatch):
+    monkeypatch.setattr(ditzoo.slices, "KEPT", 3 * 4 * (32 + 1 + 32 + 32))  # three layers of a single channel
+    mlp = Mlp(32, 4)
+    view = Slicing()
+    view.prepare = lambda layer: layer
+    made = [view.smaller(torch.tensor([i]), lambda used: some_channels(mlp, used, 4)) for i in (0, 1, 2, 0, 3)]
+    assert made[3] is made[0]
+    assert list(view._kept) == [(2,), (0,), (3,)]
+    assert view.smaller(torch.tensor([3]), lambda used: pytest.fail("made twice")) is made[4]
+    assert view.smaller(torch.tensor([0]), lambda used: pytest.fail("made twice")) is made[0]  # used after 1, so kept
+
+
+def test_tokens_are_gathered_in_few_different_numbers():
+    tokens = torch.randn(4096, 8)
+    sizes = set()
+    for count in range(1, 4097, 7):
+        chosen = torch.randperm(4096)[:count]
+        found = gathered(tokens, chosen)
+        assert torch.equal(found[:count], tokens[chosen])
+        sizes.add(len(found))
+    assert len(sizes) <= 32
+
+
+@torch.no_grad()
+def test_logits_of_normed_tokens_are_those_of_the_norm(zoo):
+    router = Router(32, 3)
+    nn.init.normal_(router.weight)
+    tokens = torch.randn(2, 16, 32) * 3 + 1.5
+    assert_near(router.of_normed(tokens), router(nn.functional.layer_norm(tokens, (32,))))
+    assert torch.isfinite(router.of_normed(torch.full((1, 2, 32), 1e4))).all()  # which do not vary
+
+
+def test_adapters_act_on_sliced_layers_too(zoo):
+    model = choosy(made(zoo)).requires_grad_(False)
+    names = [name for name, _ in model.named_modules() if name.endswith((".mlp.fc1", ".attention.q"))]
+    inject(model, "own", dict.fromkeys(names, 2), dict.fromkeys(names, 2.0), train=False)
+    request = {"class_labels": [0, 1], "seed": 3, "output_type": "latent"}
+    before = model.sample(**request).images
+    for _, layer in tuned(model):
+        nn.init.normal_(layer.lora_B["own"].weight)
+    apart = model.sample(**request).images
+    assert not torch.allclose(apart, before)
+    for _, layer in tuned(model):
+        layer.merge()
+    assert_near(apart, model.sample(**request).images)
+
+
+def test_the_runtime_chooses_for_it_as_for_the_plain_network(zoo, monkeypatch, tmp_path):
+    monkeypatch.setenv("DITZOO_CACHE", str(tmp_path))
+    monkeypatch.setattr(choosing, "gains", lambda *size: {"fused": 1.5})
+    model = made(zoo).requires_grad_(False)
+    model.runtime = zoo.part("runtime", "auto").build()
+    model.prepare()
+    assert model.runtime.told.startswith("auto: fused")
 
 
 def test_it_leaves_early_too(zoo):
