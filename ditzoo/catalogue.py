@@ -107,8 +107,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 def override(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """Lay settings `a.b=value` over nested data and return the result; the input stays as it is.
 
-    Values are TOML (`3`, `true`, `[1, 2]`, `"text"`), and anything else is a string. Setting a `kind`, or a whole part
-    to a word, drops the fields of the part that stood there: they belong to the old kind.
+    Values are TOML (`3`, `true`, `[1, 2]`, `"text"`), and anything else is a string; an entry of a list is told by its number, from 0,
+    as in `losses.0.target=0.5`. Setting a `kind`, or a whole part to a word, drops the fields of the part that stood there: they belong
+    to the old kind.
     """
     result = dict(data)
     for setting in settings:
@@ -117,20 +118,30 @@ def override(data: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]
             raise SpecError(f"--set takes path.to.field=value, found '{setting}'")
         *tables, leaf = path.strip().split(".")
         value = _parse(text.strip())
-        target = result
+        target: Any = result
         for table in tables:
-            inner = target.get(table, {})
-            if not isinstance(inner, Mapping):
+            at, inner = _found(target, table, setting)
+            if inner is not None and not isinstance(inner, Mapping | list):
                 raise SpecError(f"--set {setting}: '{table}' is {inner!r}, which has no field '{leaf}'")
-            target[table] = dict(inner)
-            target = target[table]
-        old = target.get(leaf)
-        if leaf == "kind" and target.get("kind") != value:
+            target[at] = list(inner) if isinstance(inner, list) else dict(inner or {})
+            target = target[at]
+        at, old = _found(target, leaf, setting)
+        if leaf == "kind" and old != value and isinstance(target, dict):
             target.clear()
         if isinstance(old, Mapping) and "kind" in old and isinstance(value, str):
             value = {"kind": value} if value != old["kind"] else old
-        target[leaf] = value
+        target[at] = value
     return result
+
+
+def _found(target: Mapping[str, Any] | list[Any], key: str, setting: str) -> tuple[Any, Any]:
+    """Return where in a table or a list a step of a path leads, and what is there; None if nothing is yet."""
+    if isinstance(target, Mapping):
+        return key, target.get(key)
+    if not key.isdecimal() or int(key) >= len(target):
+        known = f"entries 0 to {len(target) - 1}" if target else "no entries"
+        raise SpecError(f"--set {setting}: there is a list with {known}, and '{key}' is none of them; set the whole list, as [...]")
+    return int(key), target[int(key)]
 
 
 def _parse(text: str) -> Any:

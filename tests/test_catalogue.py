@@ -139,6 +139,16 @@ def test_settings_lay_over(settings, result):
     assert data == {"a": {"kind": "k", "x": 1, "y": 2}}
 
 
+def test_settings_reach_into_lists():
+    data = {"losses": [{"kind": "flops", "target": 0.5}, {"kind": "other"}], "size": [28, 28], "none": []}
+    found = override(data, ["losses.0.target=0.35", "losses.1.kind=exits", "size.1=40"])
+    assert found == {"losses": [{"kind": "flops", "target": 0.35}, {"kind": "exits"}], "size": [28, 40], "none": []}
+    assert data["losses"][0]["target"] == 0.5
+    for setting, known in (("losses.2.x=1", "entries 0 to 1"), ("losses.target=1", "entries 0 to 1"), ("none.0=1", "no entries")):
+        with pytest.raises(SpecError, match=rf"--set {setting}: there is a list with {known}, and '\w+' is none of them"):
+            override(data, [setting])
+
+
 @pytest.mark.parametrize("setting", ["a", "=3", "a.kind.deep=1"])
 def test_malformed_settings_are_refused(setting):
     with pytest.raises(SpecError, match="--set"):
