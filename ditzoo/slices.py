@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ditzoo.layers import Attention, Mlp
+from ditzoo.views import hooked
 
 Made = TypeVar("Made", bound=nn.Module)
 
@@ -50,9 +51,10 @@ class Slicing(nn.Module):
 def alike(hard: Tensor, *layers: nn.Module) -> Tensor | None:
     """Return the indices that all rows (B, K) of 0 and 1 chose, if a smaller layer of `layers` can stand for all of them.
 
-    It cannot where rows differ, a gradient is asked for, nothing is known (on meta), or a layer is more than its weights: an adapter's.
+    It cannot where rows differ, a gradient is asked for, nothing is known (on meta), or a layer is more than its weights: an adapter's,
+    or one with a hook.
     """
-    if torch.is_grad_enabled() or hard.is_meta or any(not isinstance(layer, nn.Linear) for layer in layers):
+    if torch.is_grad_enabled() or hard.is_meta or any(not isinstance(layer, nn.Linear) or hooked(layer) for layer in layers):
         return None
     return hard[0].nonzero()[:, 0] if bool((hard == hard[:1]).all()) else None
 

@@ -208,6 +208,17 @@ def test_adapters_act_on_sliced_layers_too(zoo):
     assert_near(apart, model.sample(**request).images)
 
 
+@torch.no_grad()
+def test_hooks_inside_are_called(zoo):
+    model = choosy(made(zoo)).requires_grad_(False)
+    request = {"class_labels": [0, 1], "seed": 3, "output_type": "latent"}
+    plain, calls = model.sample(**request).images, []
+    handle = model.backbone.blocks[0].attention.q.register_forward_hook(lambda *given: calls.append(1))
+    assert_near(model.sample(**request).images, plain)
+    assert len(calls) == 4  # one a look
+    handle.remove()
+
+
 def test_the_runtime_chooses_for_it_as_for_the_plain_network(zoo, monkeypatch, tmp_path):
     monkeypatch.setenv("DITZOO_CACHE", str(tmp_path))
     monkeypatch.setattr(choosing, "gains", lambda *size: {"fused": 1.5})

@@ -22,10 +22,11 @@ class DiscreteVP(Path):
 
     def __init__(self, spec: VPSpec) -> None:
         super().__init__(spec.prediction, spec.spacing.build())
-        self.steps, self.to_nothing = spec.train_steps, spec.zero_snr
+        self.steps = spec.train_steps
         betas = torch.tensor(spec.betas(), dtype=torch.float64, device="cpu")
         levels = torch.log1p(-betas).cumsum(0)
         self.log_alpha_bar = torch.cat([betas.new_zeros(1), _to_pure_noise(levels) if spec.zero_snr else levels])  # (T + 1,)
+        self.to_nothing = bool(self.log_alpha_bar.isinf().any())
 
     @property
     def count(self) -> int:
