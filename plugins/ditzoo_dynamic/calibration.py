@@ -26,7 +26,7 @@ from ditzoo_dynamic.budget import Choice, cheapest
 from ditzoo_dynamic.planned import Planned, fingerprint
 from ditzoo_dynamic.policy_specs import DepthTable
 
-SERVES = (0.5, 2.5)  # numbers of steps that a table serves, as shares of those it was calibrated on
+SERVES = (0.8, 1.25)  # numbers of steps that a table serves, as shares of those it was calibrated on; of twice as many it loses far more
 ADDITIVE = 2.0  # the measured error may be so many times the predicted one before the table is repaired
 REPAIRS = 6
 
