@@ -13,7 +13,7 @@ from ditzoo_dynamic.budget import Choice, cheapest
 from ditzoo_dynamic.calibration import Rehearsal, calibrated
 from ditzoo_dynamic.planned import Planned
 
-from ditzoo.assemble import build
+from ditzoo.assemble import build, load
 from ditzoo.errors import SamplingError
 
 DEPTH = 6
@@ -112,6 +112,17 @@ def test_the_command_writes_a_table_that_sample_takes(model, tmp_path):
     done = run_ditzoo("sample", name, "--set", setting, "-n", "2", "-o", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 2
     assert "the table of depths was calibrated on weights" in done.stderr
+
+
+def test_the_table_that_ships_is_of_the_weights_beside_it_and_serves_steps_near_its_own(zoo):
+    model = load("fashion-dit-exits.early", zoo=zoo)
+    drawn = model.sample(num_images=10, seed=3, output_type="latent")
+    assert drawn.ledger.block_evals == round(0.65 * 10 * 25 * 2 * 8)
+    logits = zoo.part("features", "fashion-cnn").build().see(drawn.images).logits
+    assert int((logits.argmax(1) == torch.arange(10)).sum()) >= 8
+    for steps in (10, 50):
+        with pytest.raises(SamplingError, match=f"it serves 20 to 31 steps, and sampling.steps is {steps}; calibrate anew"):
+            model.sample(num_images=1, num_inference_steps=steps)
 
 
 def test_what_cannot_be_calibrated_is_told(capsys, monkeypatch):
