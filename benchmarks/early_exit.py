@@ -36,8 +36,9 @@ def main() -> None:
         full = early.model_copy(update={"sampler": early.sampler.inner})
         if args.against:
             full = resolve(args.model, zoo, [*args.against, steps]).spec
+        ways = [of(model, spec) for spec in (full, early)]
         for batch in args.batches:
-            runs = [partial(draw, model, spec, batch) for spec in (full, early)]
+            runs = [partial(draw, own, batch) for own in ways]
             spent = [run(count_macs=True).ledger for run in runs]
             share, blocks = spent[1].macs / spent[0].macs, spent[1].block_evals / spent[0].block_evals
             _, time = ratios(interleaved(runs, args.rounds), 0)
@@ -48,10 +49,15 @@ def main() -> None:
             )
 
 
-def draw(model, spec, batch, output_type="latent", **more):
+def of(model, spec):
+    """The same weights under another spec. What a runtime prepares of them is made at the first draw, which is not timed."""
     own = copy.copy(model)
     own.spec = spec
-    return sample(own, num_images=batch, seed=0, output_type=output_type, batch_size=batch, **more)
+    return own
+
+
+def draw(model, batch, **more):
+    return sample(model, num_images=batch, seed=0, output_type="latent", batch_size=batch, **more)
 
 
 if __name__ == "__main__":
