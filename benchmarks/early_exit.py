@@ -8,7 +8,6 @@ Both ways draw the same pictures in turns, in one process; every --set is a way 
 from __future__ import annotations
 
 import argparse
-import copy
 from functools import partial
 
 from ditzoo_dynamic.timing import interleaved, ratios
@@ -36,9 +35,8 @@ def main() -> None:
         full = early.model_copy(update={"sampler": early.sampler.inner})
         if args.against:
             full = resolve(args.model, zoo, [*args.against, steps]).spec
-        ways = [of(model, spec) for spec in (full, early)]
         for batch in args.batches:
-            runs = [partial(draw, own, batch) for own in ways]
+            runs = [partial(draw, model, spec, batch) for spec in (full, early)]
             spent = [run(count_macs=True).ledger for run in runs]
             share, blocks = spent[1].macs / spent[0].macs, spent[1].block_evals / spent[0].block_evals
             _, time = ratios(interleaved(runs, args.rounds), 0)
@@ -49,15 +47,8 @@ def main() -> None:
             )
 
 
-def of(model, spec):
-    """The same weights under another spec. What a runtime prepares of them is made at the first draw, which is not timed."""
-    own = copy.copy(model)
-    own.spec = spec
-    return own
-
-
-def draw(model, batch, **more):
-    return sample(model, num_images=batch, seed=0, output_type="latent", batch_size=batch, **more)
+def draw(model, spec, batch, output_type="latent", **more):
+    return sample(model.under(spec), num_images=batch, seed=0, output_type=output_type, batch_size=batch, **more)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ A saved model is a folder with `ditzoo.json` (the spec), `model.safetensors` or 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,14 @@ from ditzoo.weights import fill, save_weights
 from ditzoo.zoo import Zoo
 
 
+@dataclass
+class Prepared:
+    """A backbone as a runtime has prepared it, and what it was made of."""
+
+    backbone: Backbone | None = None
+    of: object = None
+
+
 class Model(Adapted):
     """A backbone and a prompt under one spec. `sample` draws; `spec` says how; schedule and codec are built when used."""
 
@@ -42,7 +52,7 @@ class Model(Adapted):
             self.backbone.given_exits = spec.exits.build(self.backbone, width)
         self.prompt: Prompt = spec.prompt.build(width)
         self.runtime: Runtime | None = spec.runtime.build() if spec.runtime is not None else None
-        self._prepared: tuple[object, Backbone] | None = None
+        self._prepared = Prepared()
 
     def forward(self, x: Tensor, t: Tensor, items: Any) -> Tensor:
         """Return the native prediction at latents x (B, C, *S), model times t (B,) and prompt items."""
@@ -55,11 +65,11 @@ class Model(Adapted):
         """The backbone as it runs: without gradients as the runtime prepares it, anew where it has changed since; else the plain one."""
         if self.runtime is None or torch.is_grad_enabled():
             return self.backbone
-        now = (self.runtime, standing(self.backbone))
-        if self._prepared is None or self._prepared[0] != now:
-            self._prepared = None  # what it held is free before the next is made
-            self._prepared = now, self.runtime.prepare(self.backbone)
-        return self._prepared[1]
+        held, now = self._prepared, (self.runtime, standing(self.backbone))
+        if held.backbone is None or held.of != now:
+            held.backbone = None  # what it held is free before the next is made
+            held.backbone, held.of = self.runtime.prepare(self.backbone), now
+        return held.backbone
 
     def prepare(self) -> Model:
         """Have the runtime prepare the backbone now, and measure what it measures, rather than at the first picture; return self."""
@@ -67,8 +77,16 @@ class Model(Adapted):
             assert isinstance(self.runner, Backbone)
         return self
 
+    def under(self, spec: ModelSpec) -> Model:
+        """Return the same parts and weights under another spec of theirs, such as one with another sampler; what the runtime prepares
+        is shared.
+        """
+        own = copy.copy(self)
+        own.spec, own._prepared = spec, self._prepared
+        return own
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_prepared": None}  # copies prepare their own
+        return {**self.__dict__, "_prepared": Prepared()}  # copies prepare their own
 
     @property
     def device(self) -> torch.device:

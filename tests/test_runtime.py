@@ -131,6 +131,19 @@ def test_what_changes_is_prepared_anew(zoo, runtime):
     assert not torch.allclose(found, trained)
 
 
+@torch.no_grad()
+def test_the_same_weights_under_another_spec_share_what_is_prepared(zoo):
+    model = made(zoo, "onednn")
+    other = model.under(zoo.model(model.spec.model_dump() | {"sampler": "heun"}))
+    assert other.spec.sampler.kind == "heun" != model.spec.sampler.kind
+    prepared = other.runner
+    assert model.runner is prepared
+    model.backbone.blocks[0].mlp.fc1.weight.mul_(1.1)
+    assert other.runner is not prepared
+    assert model.runner is other.runner
+    assert copy.copy(model).runner is not model.runner
+
+
 class Adapted(nn.Module):
     """A linear layer with a low-rank one beside it, as an adapter puts it in the place of the plain one."""
 

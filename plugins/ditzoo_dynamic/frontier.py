@@ -5,7 +5,6 @@ Times are taken after that, in turns, all overheads included.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -129,9 +128,7 @@ def _loss(features: Tensor, reference: Tensor, goal: Gaussian, resamples: int) -
 
 
 def _drawing(model: Model, found: Found, batch: int, **more: Any) -> Any:
-    own = copy.copy(model)  # the same weights under another spec
-    own.spec = found.spec
-    return sample(own, num_images=batch, seed=1, output_type="latent", batch_size=batch, **more)
+    return sample(model.under(found.spec), num_images=batch, seed=1, output_type="latent", batch_size=batch, **more)
 
 
 def _ledger(model: Model, found: Found) -> dict[str, Any]:
