@@ -8,6 +8,7 @@ import subprocess
 import pytest
 import torch
 from conftest import run_ditzoo, tiny, wake
+from ditzoo_dynamic.figure import round_numbers
 from ditzoo_dynamic.points import Plan, Point, as_toml, dynamic, full, inline, read_plan
 from ditzoo_dynamic.timing import interleaved, ratios
 from ditzoo_dynamic.verdict import Row, by_budget, envelope, gains, pick, sentence, table, time_for
@@ -184,3 +185,8 @@ def test_points_of_another_network_are_refused(zoo, exited):
     other = exited.spec.model_copy(update={"exits": None})
     with pytest.raises(EvaluationError, match="point 'b' has another exits than 'a'; name the model that it is of: model = ..."):
         check(plan, {"a": exited.spec, "b": other})
+
+
+@pytest.mark.parametrize(("low", "high", "found"), [(2.8, 5.4, [3, 4, 5]), (1.0, 15.1, [1, 2, 5, 10]), (0.02, 300, [0.1, 1, 10, 100])])
+def test_axes_have_round_numbers(low, high, found):
+    assert round_numbers(low, high) == pytest.approx(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,9 +40,11 @@ def draw(rows: Sequence[Row], reference: str, distance: str, path: Path) -> None
     left.set(xscale="log", yscale="log", xlabel=f"time of a run, in shares of {reference}", ylabel=distance)
     ticks = [0.1, 0.2, 0.4, 0.6, 1.0]
     left.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    heights = round_numbers(min(row.distance for row in rows), max(row.distance for row in rows))
+    left.set_yticks(heights, [f"{tick:g}" for tick in heights])
     left.minorticks_off()
     left.grid(alpha=0.25)
-    left.legend(frameon=False, loc="upper right")
+    left.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     shown = [row for row in rows if row.name == reference] + sorted(best, key=lambda row: row.distance)[:4]
     for row in shown:
         right.step([t for t, _ in row.depths], [blocks for _, blocks in row.depths], where="mid", label=row.name)
@@ -50,3 +53,13 @@ def draw(rows: Sequence[Row], reference: str, distance: str, path: Path) -> None
     right.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))  # above the lines, which fill the axes
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Return round numbers on a logarithmic axis from low to high, four or so; in less than a decade powers of ten are too few."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        if len(found := [tick for tick in ticks if low / 1.05 <= tick <= high * 1.05]) >= 4:
+            break
+    return found
