@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import equal, refused, run_ditzoo, tiny
 from hub_server import offline
 from pipelines import LABELS
@@ -51,6 +52,21 @@ def test_pictures_are_decoded_by_the_repositorys_autoencoder_offline(server, fol
     model = ditzoo.load(f"hf-hub:{REPO}")
     assert model.sample(class_labels=[7], num_inference_steps=1).images[0].size == (64, 64)
     assert server.log == []
+
+
+def test_a_repository_in_diffusers_layout_leaves_early_as_it_is(server, folders):
+    server.add_folder(REPO, folders / "whole")
+    request = {"class_labels": [7, 3], "num_inference_steps": 10, "seed": 1, "output_type": "latent"}
+    full = ditzoo.load(f"hf-hub:{REPO}", settings=["sampler.kind=ddim"]).sample(**request)
+    depth = ditzoo.load(f"hf-hub:{REPO}").backbone.depth
+    assert full.ledger.block_evals == 2 * 2 * 10 * depth
+    policy = "{kind='exit-residual', prefix=0, every=3, warmup=%d, whole_above=1.0}"
+    for warmup, whole in ((10, 10), (2, 4)):  # looks 1, 2, 5 and 8
+        early = f"sampler={{kind='early-exit', inner='ddim', policy={policy % warmup}}}"
+        drawn = ditzoo.load(f"hf-hub:{REPO}", settings=[early]).sample(**request)
+        assert drawn.ledger.block_evals == 2 * 2 * whole * depth
+        assert torch.isfinite(drawn.images).all()
+        assert torch.equal(drawn.images, full.images) == (whole == 10)
 
 
 def test_a_catalogue_name_is_one_commit(server, folders, tmp_path, zoo):
