@@ -121,7 +121,7 @@ class Calibration:
 
 
 @torch.no_grad()
-def calibrated(model: Model, spec: ModelSpec, *, bins: int = 8, count: int = 40, seed: int = 0, quiet: bool = False) -> Calibration:
+def calibrated(model: Model, spec: ModelSpec, *, bins: int = 8, count: int = 30, seed: int = 0, quiet: bool = False) -> Calibration:
     """Measure what leaving early does, bin by bin, for the solver, steps and guidance of `spec`.
 
     `count` pictures of `seed` are drawn over and over.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "--budget", type=click.FloatRange(0, 1, min_open=True), default=0.5, show_default=True, help="Share of all block evaluations."
 )
 @click.option("--bins", type=click.IntRange(1), default=8, show_default=True, help="Noise levels that get a depth of their own.")
-@click.option("--count", type=click.IntRange(2), default=40, show_default=True, help="Pictures that are drawn over and over.")
+@click.option("--count", type=click.IntRange(2), default=30, show_default=True, help="Pictures that are drawn over and over.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The table. Default: NAME.depths.json.")
