@@ -28,16 +28,13 @@ class Slicing(nn.Module):
     """
 
     prepare: Callable[[nn.Module], nn.Module] | None = None
-    _kept: dict[tuple[int, ...], nn.Module] | None = None
 
     def smaller(self, chosen: Tensor, make: Callable[[Tensor], Made]) -> Made:
         """Return the layer that `make` makes of the chosen indices, prepared as this one is."""
         if self.prepare is None:
             return make(chosen)
-        if self._kept is None:
-            self.__dict__["_kept"] = {}
-        assert self._kept is not None
-        kept, key = self._kept, tuple(chosen.tolist())
+        kept: dict[tuple[int, ...], nn.Module] = self.__dict__.setdefault("_kept", {})
+        key = tuple(chosen.tolist())
         found = kept.pop(key, None)
         if found is None:
             found = self.prepare(make(chosen))

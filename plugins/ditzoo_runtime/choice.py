@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from ditzoo_runtime.onednn import FewerOperations
 from ditzoo_runtime.rows import ByRows, in_parts, least_rows
 
 WAYS = {"fused": Way(), "onednn": Way(packed=True), "onednn, gelu within": Way(packed=True, gelu_within=True)}
+Layer = TypeVar("Layer", bound=nn.Module)
 PAIR, TOKENS = 2, 256  # of a guided pair
 FEWER = 64  # tokens of a row where many cores have one each
 DEEP, ENOUGH = 8, 3e9  # blocks that rows are shared out for, or as many as have so many multiply-adds: threads take a while to begin
@@ -84,8 +85,8 @@ def apart(backbone: Backbone, way: Way | None) -> bool:
 
 def _mlp(backbone: Backbone) -> Mlp | None:
     """Return an MLP of the blocks that is as this package knows it, on a CPU."""
-    found = (one for one in backbone.blocks.modules() if isinstance(one, Mlp) and _known(one, Mlp) and type(one.fc1) is nn.Linear)
-    return next((one for one in found if one.fc1.weight.device.type == "cpu"), None)
+    found = (one for one in _layers(backbone, Mlp) if type(one.fc1) is nn.Linear and one.fc1.weight.device.type == "cpu")
+    return next(found, None)
 
 
 def _size(mlp: Mlp) -> tuple[int, int, torch.dtype]:
@@ -93,12 +94,14 @@ def _size(mlp: Mlp) -> tuple[int, int, torch.dtype]:
 
 
 def _attention(backbone: Backbone) -> Attention | None:
-    return next((one for one in backbone.blocks.modules() if isinstance(one, Attention) and _known(one, Attention)), None)
+    return next(_layers(backbone, Attention), None)
 
 
-def _known(one: nn.Module, cls: type[nn.Module]) -> bool:
-    """Say whether a layer is of a class that has faster ways, or runs as smaller layers of it."""
-    return type(one) is cls or isinstance(one, Slicing)
+def _layers(backbone: Backbone, cls: type[Layer]) -> Iterator[Layer]:
+    """Yield the layers of the blocks that are of a class that has faster ways, or run as smaller layers of it."""
+    for one in backbone.blocks.modules():
+        if isinstance(one, cls) and (type(one) is cls or isinstance(one, Slicing)):
+            yield one
 
 
 def _fastest(what: str, dtype: torch.dtype, measure: Callable[[], dict[str, float]]) -> str:
