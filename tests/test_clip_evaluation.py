@@ -81,6 +81,14 @@ def saved(zoo, folder):
     return f"local-dir:{folder}"
 
 
+def test_an_article_that_the_edge_cuts_is_the_article():
+    network, clips = Network().eval(), torch.randn(2, 1, 3, 28, 36)
+    whole, cut = network(clips), network(clips.roll((12, 20), (3, 4)))
+    torch.testing.assert_close(cut[1], whole[1])
+    torch.testing.assert_close(cut[2][0], whole[2][0])
+    assert not torch.allclose(cut[2][1], whole[2][1])  # how it moves is not read across the edge
+
+
 def test_consistency_is_the_mean_cosine_with_the_first_frame_and_the_one_before():
     a, b = torch.eye(2)
     clips = torch.stack([torch.stack([a, 2 * a, 3 * a]), torch.stack([a, b, a]), torch.stack([a, b, b])])
