@@ -18,6 +18,7 @@ from ditzoo.errors import SamplingError
 from ditzoo.files import write_text
 from ditzoo.grid import save_grid, save_moving_grid
 from ditzoo.hub_errors import Access
+from ditzoo.launched import speaks
 from ditzoo.lora import fetched
 from ditzoo.places import file_sha256
 from ditzoo.request import adjusted
@@ -41,7 +42,8 @@ def draw(
 ) -> dict[str, Any]:
     """Load the model of a checked request, draw its items, around `known` frames, and write everything into `out`.
 
-    Returns the sidecar's content.
+    Returns the sidecar's content. Of several processes under a launcher all draw, as a runtime may have them do together, and the first
+    alone writes; the others return nothing.
     """
     spec = found.spec
     device, dtype = usable_device(request["device"]), getattr(torch, request["dtype"])
@@ -58,7 +60,7 @@ def draw(
     loras = [added(model, one) for one in request.get("loras", ())]
     window = {name: request[name] for name in ("window", "overlap") if request.get(name) is not None}
     looks = -(-len(items) // max(batch, 1)) * (len(stretches(spec, **window)) if window else 1)
-    with tqdm(total=looks * spec.sampling.steps, unit="step", desc=spec.name, disable=None) as bar:
+    with tqdm(total=looks * spec.sampling.steps, unit="step", desc=spec.name, disable=None if speaks() else True) as bar:
         drawn = model.sample(
             **window,
             class_labels=list(request["labels"]) or None,
@@ -74,6 +76,8 @@ def draw(
             force=True,  # it was looked at above
             callback_on_step_end=lambda step, t, x: bar.update(),
         )
+    if not speaks():
+        return {}
     files = write_each(drawn.images, out, request.get("format"), spec.sampling.fps)
     save_grid(drawn.images, drawn.captions, out / GRID)
     if isinstance(drawn.images[0], list):

@@ -72,7 +72,11 @@ class Conditioning(nn.Module, ABC):
 
     @abstractmethod
     def block(self, parts: BlockParts) -> nn.Module:
-        """Make the module that runs one block: `Stream -> Stream`."""
+        """Make the module that runs one block: `Stream -> Stream`.
+
+        A block whose tokens meet in its `attention` alone says so by an attribute `tokens_apart = True`, and asks `stream.length` for
+        the number of a row's tokens: then processes may share them out, and give it a part.
+        """
 
     @abstractmethod
     def head_norm(self, width: int, eps: float = 1e-6) -> nn.Module:

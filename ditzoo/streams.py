@@ -100,6 +100,7 @@ class Stream:
     places: Tensor | None = None  # (B,) where in `ahead` each row's vector is
     known: Tensor | None = None  # (B, D) the `vec` that `ahead` is of; where another has taken its place, `ahead` says nothing
     packing: Packing | None = None  # the clips that lie in the one row of tokens, if they are several
+    shares: tuple[int, ...] | None = None  # how many tokens of a row each process has, where they are shared out: `tokens` are one's own
 
     def modulation(self, layer: nn.Module) -> Tensor:
         """Return layer(vec), (B, ...): what modulates a block. A run that knows its times has it computed for all of them at once."""
@@ -117,6 +118,11 @@ class Stream:
     def count(self) -> int:
         """How many tokens of a row are those of grids; more may follow."""
         return sum(math.prod(grid) for grid in self.grids)
+
+    @property
+    def length(self) -> int:
+        """How many tokens a row has, in all processes."""
+        return self.tokens.shape[1] if self.shares is None else sum(self.shares)
 
     def over_tokens(self, vectors: Tensor) -> Tensor:
         """Give vectors (B, D), a row each, to the tokens of the grid: (B, 1, D) to broadcast, or of packed clips (1, N, D)."""

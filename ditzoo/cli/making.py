@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from ditzoo.cli.options import (
     with_runtime,
 )
 from ditzoo.errors import SamplingError
+from ditzoo.launched import speaks
 
 BATCH = 64  # with --num, where none is named
 
@@ -133,7 +133,8 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
     from ditzoo.drawing import draw
 
     report = draw(replace(found, spec=spec), items, out, settings=settings, request=request, known=known)
-    print_json(report) if as_json else click.echo(f"{len(items)} samples and {report['grid']}")
+    if speaks():
+        print_json(report) if as_json else click.echo(f"{len(items)} samples and {report['grid']}")
 
 
 def windowed(spec: ModelSpec, window: int | None, overlap: int | None, *, shards: bool) -> None:
@@ -201,15 +202,15 @@ def train(recipe: str, out: Path | None, resume: bool, quiet: bool, dry_run: boo
         from ditzoo.training.rehearsal import rehearse
 
         told = rehearse(declared)
-        if not int(os.environ.get("RANK", "0")):
+        if speaks():
             print_json(told) if as_json else print_columns([(name.replace("_", " "), str(value)) for name, value in told.items()])
         return
 
     from ditzoo.training.loop import train as follow
 
     folder = follow(declared, out or Path("runs") / declared.name, resume=resume, quiet=quiet)
-    if int(os.environ.get("RANK", "0")):
-        return  # under a launcher the first process speaks for all
+    if not speaks():
+        return
     if as_json:
         print_json(
             {"model" if declared.adapter is None else "lora": f"local-dir:{folder}", "recipe": declared.name, "digest": declared.digest()}
@@ -240,7 +241,7 @@ def latents(recipe: str, out: Path, flip: bool, dtype: str, device: str, setting
     from ditzoo.training.latents import write_latents
 
     meta = write_latents(declared, out, flip=flip, dtype=dtype, device=device)
-    if int(os.environ.get("RANK", "0")):
+    if not speaks():
         return
     if as_json:
         print_json({"folder": str(out), "count": meta["count"], "shards": len(meta["shards"]), "flip": flip})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -18,6 +17,7 @@ from ditzoo.cli.options import (
     set_option,
     with_runtime,
 )
+from ditzoo.launched import speaks
 
 
 def add_to(group: click.Group) -> None:
@@ -83,7 +83,7 @@ def eval_(
 
     folder = out or Path("evaluations") / f"{found.spec.name}-{protocol.name}"
     made = evaluate(found, protocol, folder, expected=expected, device=device, dtype=dtype, batch_size=batch_size)
-    if int(os.environ.get("RANK", "0")):
+    if not speaks():
         return  # under a launcher the first process speaks for all
     print_json(made) if as_json else click.echo(f"{row(made)}\n\n{folder / 'report.json'} and {folder / 'grid.png'}")
     if not all(band["within"] for band in made.get("bands", {}).values()):

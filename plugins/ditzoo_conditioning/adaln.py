@@ -18,6 +18,7 @@ class AdaLNBlock(nn.Module):
     """x + attention(modulated norm x), then x + mlp(modulated norm x); four vectors: shift, scale, shift, scale."""
 
     chunks = 4
+    tokens_apart = True
 
     def __init__(self, parts: BlockParts) -> None:
         super().__init__()

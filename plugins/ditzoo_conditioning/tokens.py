@@ -24,6 +24,8 @@ def time_and_prompt(stream: Stream) -> tuple[Tensor, Tensor | None]:
 class ViTBlock(nn.Module):
     """x + attention(norm x), then x + mlp(norm x). Masked prompt tokens in the sequence are not attended to."""
 
+    tokens_apart = True
+
     def __init__(self, parts: BlockParts) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(parts.width, eps=parts.eps_attention)
@@ -37,13 +39,15 @@ class ViTBlock(nn.Module):
             x = x + self.attention(self.norm1(x), stream)
         else:
             extra = stream.beside(mask)
-            own = mask.new_ones(len(extra), x.shape[1] - extra.shape[1])
+            own = mask.new_ones(len(extra), stream.length - extra.shape[1])
             x = x + self.attention(self.norm1(x), stream, mask=torch.cat([own, extra], dim=1))
         return replace(stream, tokens=x + self.mlp(self.norm2(x), stream))
 
 
 class CrossAttentionBlock(nn.Module):
     """Self-attention, cross-attention to time and prompt, MLP; each with its norm."""
+
+    tokens_apart = True
 
     def __init__(self, parts: BlockParts) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from ditzoo_features.shipped import Small
 VALUES = (10, 7, 2)  # of article, motion, speed
 FRAME, MOVEMENT = 128, 64  # features of a frame, and of how frames follow one another
 SIDE = 28  # of what is looked at in a frame: an article
-LAYERS = ((1, 32), (32, 32), (32, 64), (64, 64), (64, 96), (96, 96))  # channels in and out; after every other the map is halved
+LAYERS = ((1, 32), (32, 32), (32, 64), (64, 96), (96, 128), (128, 128))  # channels in and out; after every other the map is halved
 
 
 class Network(nn.Module):

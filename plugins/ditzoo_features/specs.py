@@ -49,7 +49,7 @@ class AvatarCNNSpec(FeaturesSpec):
 class MotionCNNSpec(FeaturesSpec):
     """A small space-time network that reads article, motion and speed of a moving article; 192 features, weights ship with this plugin.
 
-    For grey clips of any size from 3 frames of 8x8. `weights` is another file of the same network.
+    For grey clips of any size from 3 frames of 28x28. `weights` is another file of the same network.
     """
 
     kind: Literal["motion-cnn"] = "motion-cnn"

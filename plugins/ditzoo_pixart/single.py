@@ -24,6 +24,8 @@ def table(rows: int, width: int) -> nn.Parameter:
 class SingleBlock(nn.Module):
     """Modulated self-attention, plain cross-attention to the prompt if it `crosses`, modulated MLP (Chen et al. 2023, figure 4)."""
 
+    tokens_apart = True
+
     def __init__(self, parts: BlockParts, *, crosses: bool = True) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(parts.width, eps=parts.eps_attention, elementwise_affine=False)

@@ -8,6 +8,6 @@ from ditzoo.specs import Part
 
 @hookimpl
 def ditzoo_parts() -> list[type[Part]]:
-    from ditzoo_runtime.specs import AutoSpec, ByRowsSpec, CompileSpec, EagerSpec, FusedSpec, Int8DynamicSpec, OneDNNSpec
+    from ditzoo_runtime.specs import AutoSpec, ByRowsSpec, ByTokensSpec, CompileSpec, EagerSpec, FusedSpec, Int8DynamicSpec, OneDNNSpec
 
-    return [EagerSpec, FusedSpec, OneDNNSpec, CompileSpec, Int8DynamicSpec, ByRowsSpec, AutoSpec]
+    return [EagerSpec, FusedSpec, OneDNNSpec, CompileSpec, Int8DynamicSpec, ByRowsSpec, ByTokensSpec, AutoSpec]

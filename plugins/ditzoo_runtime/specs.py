@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic import model_validator
+
 from ditzoo.specs import RuntimeSlot, RuntimeSpec
 
 if TYPE_CHECKING:
@@ -96,6 +98,33 @@ class ByRowsSpec(RuntimeSpec):
     @classmethod
     def examples(cls) -> dict[str, dict[str, Any]]:
         return {"": {"inner": "fused"}}
+
+
+class ByTokensSpec(RuntimeSpec):
+    """The tokens of each row shared out among the processes that a launcher started, under another runtime: `inner`. For long clips.
+
+    Every process draws the same samples, and has a part of the activations. Where blocks do not allow it, it is refused.
+    """
+
+    kind: Literal["by-tokens"] = "by-tokens"
+    inner: RuntimeSlot = FusedSpec()
+
+    @model_validator(mode="after")
+    def _in_turn(self) -> ByTokensSpec:
+        if self.inner.kind in ("by-tokens", "by-rows", "auto"):
+            raise ValueError(
+                f"inner='{self.inner.kind}' may share rows out among threads, whose exchanges would meet; take fused, onednn or eager"
+            )
+        return self
+
+    @property
+    def lossy(self) -> str | None:  # type: ignore[override]
+        return self.inner.lossy
+
+    def build(self) -> Runtime:
+        from ditzoo_runtime.tokens import ByTokens
+
+        return ByTokens(self.inner.build())
 
 
 class AutoSpec(RuntimeSpec):
