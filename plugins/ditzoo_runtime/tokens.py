@@ -59,7 +59,7 @@ def shared(backbone: Backbone, count: int) -> Backbone:
         fit = listed(str(number) for number in range(1, heads + 1) if heads % number == 0)
         raise SamplingError(f"{heads} heads of attention cannot be shared out evenly among {count} processes; start {fit} of them")
     first = {id(block): _Block for block in blocks} | dict.fromkeys(found, _Exchanging)
-    return view(backbone, lambda one: _class(first[id(one)], type(one)) if id(one) in first else None)
+    return view(backbone, lambda one: _class(first[id(one)], type(one)) if id(one) in first else None)  # type: ignore[arg-type]
 
 
 def shareable(block: nn.Module) -> bool:
@@ -79,23 +79,22 @@ class _Block(nn.Module):
 
     def forward(self, stream: Stream) -> Stream:
         if stream.packing is not None or torch.is_grad_enabled() or hooked(self):
-            return super().forward(stream)  # type: ignore[no-any-return, misc]
+            return super().forward(stream)
         shares = shares_of(stream.tokens.shape[1], dist.get_world_size())
         mine = stream.tokens.split(shares, dim=1)[dist.get_rank()]
-        made = super().forward(replace(stream, tokens=mine, shares=shares))  # type: ignore[misc]
+        made = super().forward(replace(stream, tokens=mine, shares=shares))
         return replace(made, tokens=gathered(made.tokens, shares), shares=None)
 
 
-class _Exchanging(nn.Module):
+class _Exchanging(Attention):
     """Comes before a class of attentions whose tokens may be a part of their rows'."""
 
     def forward(self, x: Tensor, stream: Stream | None = None, *, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        assert isinstance(self, Attention)
         if stream is None or stream.shares is None or context is not None:  # what looks at a prompt looks at all of it
-            return super().forward(x, stream, context=context, mask=mask)  # type: ignore[misc, no-any-return]
+            return super().forward(x, stream, context=context, mask=mask)
         q, k, v = to_heads(torch.stack(self.qkv(x)), stream.shares).unbind(0)
         found = to_tokens(self.look(q, k, v, stream, mask), stream.shares)
-        return self.out(rearrange(found, "b h n d -> b n (h d)"))  # type: ignore[no-any-return]
+        return self.out(rearrange(found, "b h n d -> b n (h d)"))
 
 
 def shares_of(tokens: int, count: int) -> tuple[int, ...]:
