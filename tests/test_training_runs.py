@@ -154,6 +154,16 @@ def test_min_snr_weighs_each_prediction_as_the_same_error_of_x0(zoo):
     torch.testing.assert_close(weights(flow, t, objective), snr.clamp(max=5) * t**2)  # the velocity is off by 1 / sigma
 
 
+def test_velocity_weighs_x0_and_eps_as_the_error_of_a_velocity(zoo):
+    t = torch.tensor([0.05, 0.3, 0.9], dtype=torch.float64)
+    expected = {"velocity": torch.ones_like(t), "x0": 1 / t**2, "eps": 1 / (1 - t) ** 2}  # v = (x_t - x0) / t = (eps - x_t) / (1 - t)
+    for prediction, weight in expected.items():
+        schedule = zoo.part("schedule", {"kind": "flow", "prediction": prediction}).build()
+        torch.testing.assert_close(weights(schedule, t, Objective(weighting="velocity")), weight)
+    near = weights(zoo.part("schedule", {"kind": "flow", "prediction": "x0"}).build(), t / 10, Objective(weighting="velocity"))
+    assert near[0] == pytest.approx(400)
+
+
 def test_a_weighted_loss_is_the_rows_loss_times_its_weight(zoo):
     model = wake(build(zoo.model(tiny()))).requires_grad_(False)
     schedule, latents = model.spec.schedule.build(), torch.randn(6, 3, 8, 8)

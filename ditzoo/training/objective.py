@@ -38,10 +38,19 @@ def _min_snr(snr: Tensor, native: Tensor, objective: Objective) -> Tensor:
     return snr.clamp(max=objective.gamma) / native
 
 
+def _velocity(snr: Tensor, native: Tensor, objective: Objective) -> Tensor:
+    """Weigh errors as those of a velocity, eps - x_0, whatever is predicted; where sigma < alpha / 19 no more (Li and He 2025, section 4).
+
+    With x_t fixed a velocity is off by 1 + alpha / sigma for one in x_0.
+    """
+    return (1 + snr.sqrt().clamp(max=19)).square() / native
+
+
 # of the native prediction's squared error: from the signal-to-noise ratio and that error for an error of one in x_0
 WEIGHTINGS: dict[str, Callable[[Tensor, Tensor, Objective], Tensor]] = {
     "uniform": lambda snr, native, objective: torch.ones_like(snr),
     "min-snr": _min_snr,
+    "velocity": _velocity,
 }
 
 

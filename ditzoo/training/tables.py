@@ -40,13 +40,14 @@ class Objective(Spec):
     """Which times are drawn, and what errors at them weigh.
 
     `times`: `uniform`; `stratified`, uniform and evenly spread over each batch; `logit-normal` with `mean` and `deviation`.
-    `weighting`: `uniform` over the native prediction, or `min-snr`, which weighs the error of x_0 by min(SNR, gamma).
+    `weighting`: `uniform` over the native prediction; `min-snr`, which weighs the error of x_0 by min(SNR, gamma); or `velocity`, which
+    weighs errors as those of a velocity whatever is predicted (Li and He 2025).
     """
 
     times: Literal["uniform", "stratified", "logit-normal"] = "uniform"
     mean: float = 0.0
     deviation: float = Field(1.0, gt=0)
-    weighting: Literal["uniform", "min-snr"] = "uniform"
+    weighting: Literal["uniform", "min-snr", "velocity"] = "uniform"
     gamma: float = Field(5.0, gt=0)
     given: float = Field(0.0, ge=0, le=1, description="share of the clips of which some frames are given, and not learned")
     rising: float = Field(0.0, ge=0, le=1, description="share of the clips whose times rise from frame to frame")
