@@ -77,18 +77,23 @@ class Int8DynamicSpec(RuntimeSpec):
         return Int8Dynamic()
 
 
-class ByRowsSpec(RuntimeSpec):
+class AroundSpec(RuntimeSpec):
+    """What another runtime prepares, shared out: it loses what that one loses."""
+
+    inner: RuntimeSlot
+
+    @property
+    def lossy(self) -> str | None:  # type: ignore[override]
+        return self.inner.lossy
+
+
+class ByRowsSpec(AroundSpec):
     """The rows of a batch shared out among a CPU's cores, a thread each, under another runtime: `inner`.
 
     Where there are fewer rows than cores, or little to do for each, they are run together.
     """
 
     kind: Literal["by-rows"] = "by-rows"
-    inner: RuntimeSlot
-
-    @property
-    def lossy(self) -> str | None:  # type: ignore[override]
-        return self.inner.lossy
 
     def build(self) -> Runtime:
         from ditzoo_runtime.rows import ByRows
@@ -100,7 +105,7 @@ class ByRowsSpec(RuntimeSpec):
         return {"": {"inner": "fused"}}
 
 
-class ByTokensSpec(RuntimeSpec):
+class ByTokensSpec(AroundSpec):
     """The tokens of each row shared out among the processes that a launcher started, under another runtime: `inner`. For long clips.
 
     Every process draws the same samples, and has a part of the activations. Where blocks do not allow it, it is refused.
@@ -116,10 +121,6 @@ class ByTokensSpec(RuntimeSpec):
                 f"inner='{self.inner.kind}' may share rows out among threads, whose exchanges would meet; take fused, onednn or eager"
             )
         return self
-
-    @property
-    def lossy(self) -> str | None:  # type: ignore[override]
-        return self.inner.lossy
 
     def build(self) -> Runtime:
         from ditzoo_runtime.tokens import ByTokens
