@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from operator import is_
 from typing import TypeVar
@@ -41,6 +42,12 @@ def view(module: Module, other: Other) -> Module:
     found = seen(module)
     assert isinstance(found, type(module))
     return found
+
+
+@cache
+def before(first: type[nn.Module], cls: type[nn.Module]) -> type[nn.Module]:
+    """Return a class that is `cls` with the methods of `first` before its own, for `view`: the same one each time."""
+    return type(cls.__name__, (first, cls), {})
 
 
 @dataclass(frozen=True, eq=False)

@@ -133,7 +133,7 @@ def sample(name: str, settings: tuple[str, ...], as_json: bool, out: Path | None
     from ditzoo.drawing import draw
 
     report = draw(replace(found, spec=spec), items, out, settings=settings, request=request, known=known)
-    if speaks():
+    if report:  # the first process speaks for all here too
         print_json(report) if as_json else click.echo(f"{len(items)} samples and {report['grid']}")
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ditzoo.interfaces import Backbone, Cond, Runtime, Stream
-from ditzoo.views import hooked, view
+from ditzoo.views import before, hooked, view
 
 LEAST = 3e8  # multiply-adds of a block on what one core gets: with fewer, Python's own time between operations tells
 IDLE = 0.1  # of the cores' time that may be lost where rows do not come out even
@@ -45,12 +45,7 @@ class ByRows(Runtime):
 
 def shared(backbone: Backbone) -> Backbone:
     """Return a view of a backbone that shares rows out."""
-    return view(backbone, lambda one: _shared_class(type(backbone)) if one is backbone else None)
-
-
-@cache
-def _shared_class(cls: type[Backbone]) -> type[Backbone]:
-    return type(cls.__name__, (_Shared, cls), {})
+    return view(backbone, lambda one: before(_Shared, type(one)) if one is backbone else None)
 
 
 class _Shared(Backbone):

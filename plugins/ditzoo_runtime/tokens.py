@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import torch
 import torch.distributed as dist
@@ -23,7 +22,7 @@ from ditzoo.errors import SamplingError, listed
 from ditzoo.interfaces import Backbone, Runtime, Stream
 from ditzoo.layers import Attention, Mlp
 from ditzoo.processes import processes
-from ditzoo.views import hooked, view
+from ditzoo.views import before, hooked, view
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def shared(backbone: Backbone, count: int) -> Backbone:
         fit = listed(str(number) for number in range(1, heads + 1) if heads % number == 0)
         raise SamplingError(f"{heads} heads of attention cannot be shared out evenly among {count} processes; start {fit} of them")
     first = {id(block): _Block for block in blocks} | dict.fromkeys(found, _Exchanging)
-    return view(backbone, lambda one: _class(first[id(one)], type(one)) if id(one) in first else None)  # type: ignore[arg-type]
+    return view(backbone, lambda one: before(first[id(one)], type(one)) if id(one) in first else None)  # type: ignore[arg-type]
 
 
 def shareable(block: nn.Module) -> bool:
@@ -67,11 +66,6 @@ def shareable(block: nn.Module) -> bool:
     known = getattr(block, "tokens_apart", False) and isinstance(block.attention, Attention) and isinstance(block.mlp, Mlp)
     attentions = (one for one in block.modules() if isinstance(one, Attention))
     return known and "forward" not in vars(block) and all(type(one).forward is Attention.forward for one in attentions)
-
-
-@cache
-def _class(first: type[nn.Module], cls: type[nn.Module]) -> type[nn.Module]:
-    return type(cls.__name__, (first, cls), {})
 
 
 class _Block(nn.Module):
