@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from ditzoo.assemble import build
 from ditzoo.errors import EvaluationError, SpecError
 from ditzoo.evaluation.metrics import consistency
-from ditzoo.evaluation.protocol import Protocol
+from ditzoo.evaluation.protocol import Protocol, read_protocol
 from ditzoo.evaluation.run import evaluate
 from ditzoo.model_spec import ModelSpec
 from ditzoo.sources import resolve
@@ -87,6 +87,15 @@ def test_an_article_that_the_edge_cuts_is_the_article():
     torch.testing.assert_close(cut[1], whole[1])
     torch.testing.assert_close(cut[2][0], whole[2][0])
     assert not torch.allclose(cut[2][1], whole[2][1])  # how it moves is not read across the edge
+
+
+def test_the_network_that_ships_reads_real_articles_that_move(zoo, real_pictures):
+    protocol = read_protocol("moving-fashion", zoo)
+    clips, network = protocol.floor.build(), protocol.features.build()
+    read = torch.cat([network.see(clips[index]["pixels"][None]).attributes for index in range(300)])
+    right = (read == clips.attributes[:300]).double().mean(0)
+    assert right[0] >= 0.88
+    assert right[1] >= 0.97
 
 
 def test_consistency_is_the_mean_cosine_with_the_first_frame_and_the_one_before():

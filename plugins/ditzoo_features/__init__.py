@@ -1,4 +1,4 @@
-"""Feature networks: `fashion-cnn` and `avatar-cnn`, our own; `inception`, over which a distance is called FID."""
+"""Feature networks: `fashion-cnn`, `avatar-cnn` and, of clips, `motion-cnn`, our own; `inception`, over which a distance is called FID."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from ditzoo.specs import Part
 
 @hookimpl
 def ditzoo_parts() -> list[type[Part]]:
-    from ditzoo_features.specs import AvatarCNNSpec, FashionCNNSpec, InceptionSpec
+    from ditzoo_features.specs import AvatarCNNSpec, FashionCNNSpec, InceptionSpec, MotionCNNSpec
 
-    return [FashionCNNSpec, AvatarCNNSpec, InceptionSpec]
+    return [FashionCNNSpec, AvatarCNNSpec, MotionCNNSpec, InceptionSpec]

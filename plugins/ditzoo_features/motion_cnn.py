@@ -18,7 +18,7 @@ from ditzoo_features.shipped import Small
 VALUES = (10, 7, 2)  # of article, motion, speed
 FRAME, MOVEMENT = 128, 64  # features of a frame, and of how frames follow one another
 SIDE = 28  # of what is looked at in a frame: an article
-LAYERS = ((1, 32), (32, 32), (32, 64), (64, 96), (96, 128), (128, 128))  # channels in and out; after every other the map is halved
+LAYERS = ((1, 48), (48, 48), (48, 96), (96, 144), (144, 192), (192, 192))  # channels in and out; after every other the map is halved
 
 
 class Network(nn.Module):
@@ -68,14 +68,15 @@ def centred(frames: Tensor) -> Tensor:
     of its first harmonic.
     """
     light, places = (frames[:, 0] + 1).clamp(min=0), []
+    side = torch.arange(SIDE, device=frames.device) - SIDE // 2
     for axis, other in ((1, 2), (2, 1)):
         extent = frames.shape[1 + axis]
-        turns = torch.arange(extent) * (2 * math.pi / extent)
+        turns = torch.arange(extent, device=frames.device) * (2 * math.pi / extent)
         line = light.sum(other)  # (N, extent)
         middle = torch.atan2(line @ turns.sin(), line @ turns.cos()) * (extent / (2 * math.pi))
-        places.append((middle.round().long()[:, None] + torch.arange(SIDE) - SIDE // 2) % extent)
+        places.append((middle.round().long()[:, None] + side) % extent)
     rows, columns = places
-    return frames[torch.arange(len(frames))[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
+    return frames[torch.arange(len(frames), device=frames.device)[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
 
 
 class MotionCNN(Small):
