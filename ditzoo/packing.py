@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 
-def numbered(counts: Sequence[int], device: torch.device) -> Tensor:
+@lru_cache(maxsize=32)  # all blocks of a look ask for the same
+def numbered(counts: tuple[int, ...], device: torch.device) -> Tensor:
     """Return 0 as often as the first count says, 1 as often as the second, and so on: (sum(counts),)."""
     return torch.arange(len(counts), device="cpu").repeat_interleave(torch.tensor(counts, device="cpu")).to(device)
 
@@ -39,7 +41,7 @@ class Packing:
 
     def at_tokens(self, values: Tensor) -> Tensor:
         """Give values (F, ...), one a place on the grids' first axis, clip after clip, to the tokens there: (N, ...)."""
-        return values[numbered([math.prod(grid[1:]) for grid in self.grids for _ in range(grid[0])], values.device)]
+        return values[numbered(tuple(math.prod(grid[1:]) for grid in self.grids for _ in range(grid[0])), values.device)]
 
     def means(self, values: Tensor) -> Tensor:
         """Return the mean of each clip's values, one a token (N,): (K,)."""

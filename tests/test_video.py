@@ -61,7 +61,7 @@ def test_attention_in_groups_is_attention_under_their_mask(zoo, pattern, beyond)
                 allowed[row[:, None], row] = True
         allowed[count:] = allowed[:, count:] = True
         expected = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed & keep[:, None, None])
-        found = within(planned(made, (grid,), block, beyond), q, k, v, keep if beyond else None)
+        found = within(planned(made, (grid,), block, beyond, q.device), q, k, v, keep if beyond else None)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -69,6 +69,10 @@ def test_windows_of_the_next_block_reach_over_the_edges_of_this_ones(zoo):
     made = zoo.kinds["attention"]["windowed"].model_validate({"window": [2, 4, 4]}).build()
     sizes = [sorted({rows.shape[1] for rows in made.groups((4, 8, 8), block)}) for block in (0, 1)]
     assert sizes == [[32], [4, 8, 16, 32]]
+    assert [sorted({rows.shape[1] for rows in made.groups((4, 4, 3), block)}) for block in (0, 1)] == [
+        [24],
+        [12, 24],
+    ]  # only time is longer
     apart = [{frozenset(row.tolist()) for rows in made.groups((4, 8, 8), block) for row in rows} for block in (0, 1)]
     assert not apart[0] & apart[1]
 

@@ -38,12 +38,12 @@ class GroupedAttention(Attention):
         assert stream is not None, "a grid is needed to tell the groups"
         if stream.positions is not None:
             q, k = turned(q, stream.positions), turned(k, stream.positions)
-        looks = planned(self.pattern, stream.grids, self.index, (q.shape[2] - stream.count) // len(stream.grids))
+        looks = planned(self.pattern, stream.grids, self.index, (q.shape[2] - stream.count) // len(stream.grids), q.device)
         return within(looks, q, k, v, mask)
 
 
 @lru_cache(maxsize=256)
-def planned(pattern: Pattern, grids: Grids, block: int, beyond: int) -> tuple[Looks, ...]:
+def planned(pattern: Pattern, grids: Grids, block: int, beyond: int, device: torch.device) -> tuple[Looks, ...]:
     """Return who looks at whom in a block over clips of some grids one after another, with `beyond` tokens for each behind them all."""
     total, start = sum(map(math.prod, grids)), 0
     found: dict[tuple[int, int], list[Looks]] = {}
@@ -60,7 +60,8 @@ def planned(pattern: Pattern, grids: Grids, block: int, beyond: int) -> tuple[Lo
         for part in parts:
             found.setdefault((part.queries.shape[1], part.keys.shape[1]), []).append(part)
         start += count
-    return tuple(Looks(torch.cat([part.queries for part in parts]), torch.cat([part.keys for part in parts])) for parts in found.values())
+    whole_of = [[torch.cat(side).to(device) for side in zip(*parts, strict=True)] for parts in found.values()]
+    return tuple(Looks(queries, keys) for queries, keys in whole_of)
 
 
 def within(looks: Sequence[Looks], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -69,13 +70,18 @@ def within(looks: Sequence[Looks], q: Tensor, k: Tensor, v: Tensor, mask: Tensor
         return attend(q, k, v, None if mask is None else mask[:, None, None])
     parts, places = [], []
     for queries, keys in looks:
-        queries, keys = queries.to(q.device), keys.to(q.device)
-        own, theirs, values = (rearrange(z[:, :, rows], "b h g n d -> (b g) h n d") for z, rows in ((q, queries), (k, keys), (v, keys)))
+        own, theirs, values = (_grouped(z, rows) for z, rows in ((q, queries), (k, keys), (v, keys)))
         keep = None if mask is None else rearrange(mask[:, keys], "b g n -> (b g) 1 1 n")
         out = attend(own, theirs, values, keep)
         parts.append(rearrange(out, "(b g) h n d -> b h (g n) d", g=len(queries)))
         places.append(queries.flatten())
-    return torch.cat(parts, dim=2)[:, :, torch.argsort(torch.cat(places))]
+    return torch.cat(parts, dim=2).index_select(2, torch.argsort(torch.cat(places)))
+
+
+def _grouped(z: Tensor, rows: Tensor) -> Tensor:
+    """Return z (B, H, N, d) as the groups of a look (G, n) see it, (B G, H, n, d)."""
+    taken = z.index_select(2, rows.flatten())  # its gradient adds up without sorting, which that of z[:, :, rows] does not
+    return rearrange(taken, "b h (g n) d -> (b g) h n d", g=len(rows))
 
 
 def turned(x: Tensor, angles: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class VideoDiT(PatchTransformer):
         stream = super().begin(x, clip_times(t.flatten(), lengths) if by_frame else t, cond)
         if self.frame_times is None:
             return stream
-        times = t.flatten() if by_frame else t[numbered(lengths, t.device)]
+        times = t.flatten() if by_frame else t[numbered(tuple(lengths), t.device)]
         told = self.frame_times(self.time_embed, times, grids).to(stream.tokens)
         told = told.view(len(stream.tokens), -1, told.shape[-1])
         beyond = stream.tokens.shape[1] - told.shape[1]  # tokens that no grid has, such as a prompt's

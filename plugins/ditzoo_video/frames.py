@@ -29,7 +29,7 @@ class FrameTimes(nn.Module):
     def forward(self, embed: Callable[[Tensor], Tensor], times: Tensor, grids: Sequence[tuple[int, ...]]) -> Tensor:
         """Return what is added to the tokens, (N, D), from times (F,) of the frames of clips that have such grids of tokens."""
         lengths = [grid[0] * self.spans for grid in grids]
-        apart = embed(times) - embed(clip_times(times, lengths))[numbered(lengths, times.device)]  # (F, D)
+        apart = embed(times) - embed(clip_times(times, lengths))[numbered(tuple(lengths), times.device)]  # (F, D)
         told = self.linear(apart.unflatten(0, (-1, self.spans)).flatten(1))  # (F / spans, D)
         return Packing(tuple(grids)).at_tokens(told)
 

@@ -28,7 +28,9 @@ class Factorised(Pattern):
 
 
 class Windowed(Pattern):
-    """A group a window. Windows of odd blocks begin half a window earlier; those that the grid cuts are groups of what is left."""
+    """A group a window. Windows of odd blocks begin half a window earlier, along axes that are longer than a window; those that the grid
+    cuts are groups of what is left.
+    """
 
     def __init__(self, window: Sequence[int]) -> None:
         self.window = tuple(window)
@@ -50,7 +52,7 @@ def _frames_or_places(grid: tuple[int, ...], along_time: bool) -> tuple[Tensor, 
 
 @lru_cache(maxsize=64)
 def _windows(grid: tuple[int, ...], window: tuple[int, ...], moved: bool) -> tuple[Tensor, ...]:
-    axes = [_cuts(extent, side, side // 2 if moved else 0) for extent, side in zip(grid, window, strict=True)]
+    axes = [_cuts(extent, side, side // 2 if moved and extent > side else 0) for extent, side in zip(grid, window, strict=True)]
     tokens, by_size = torch.arange(math.prod(grid)).view(grid), dict[int, list[Tensor]]()
     for frames in axes[0]:
         for rows in axes[1]:
