@@ -5,6 +5,7 @@ Each epoch is a permutation of the dataset; batches run on from one epoch into t
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -67,7 +68,12 @@ def batches(dataset: Dataset, order: Iterable[list[int]] | Iterable[Rows], worke
     Raises what an item's reading raises, as it was raised, and `TrainingError` where a worker process died.
     """
     loader: DataLoader[Any] = DataLoader(
-        cast(Any, _Told(dataset)), batch_size=None, sampler=cast(Any, order), num_workers=workers, collate_fn=_as_it_is
+        cast(Any, _Told(dataset)),
+        batch_size=None,
+        sampler=cast(Any, order),
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_goes_on,
     )
     rows = iter(loader)
     while True:
@@ -106,6 +112,11 @@ class _Told:
     def _read(self, indices: list[int]) -> tuple[list[Tensor], list[Any]]:
         read = [self.dataset[index] for index in indices]
         return [one["latents"] if "latents" in one else one["pixels"] for one in read], [one["item"] for one in read]
+
+
+def _goes_on(worker: int) -> None:
+    """Have a worker leave SIGTERM to the run: what tells a whole job to stop tells workers too, and the last step still reads."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_it_is(read: Any) -> Any:
