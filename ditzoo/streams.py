@@ -109,6 +109,14 @@ class Stream:
             return made
         return self.ahead.of(layer, self.places)
 
+    def alone(self) -> Stream:
+        """Return the stream without what a run has computed ahead: layers make anew what modulates."""
+        return replace(self, ahead=None, places=None, known=None)
+
+    def in_run_of(self, other: Stream) -> Stream:
+        """Return the stream with what the run of another has computed ahead."""
+        return replace(self, ahead=other.ahead, places=other.places, known=other.known)
+
     @property
     def grids(self) -> tuple[tuple[int, ...], ...]:
         """The grids whose tokens lie one after another in a row."""
@@ -126,7 +134,7 @@ class Stream:
 
     def over_tokens(self, vectors: Tensor) -> Tensor:
         """Give vectors (B, D), a row each, to the tokens of the grid: (B, 1, D) to broadcast, or of packed clips (1, N, D)."""
-        return vectors[:, None] if self.packing is None else vectors[self.packing.clip_of_token(vectors.device)][None]
+        return vectors[:, None] if self.packing is None else vectors.index_select(0, self.packing.clip_of_token(vectors.device))[None]
 
     def over_context(self, vectors: Tensor) -> Tensor:
         """Give vectors (B, D), a row each, to the tokens of the second stream, as `over_tokens` does."""

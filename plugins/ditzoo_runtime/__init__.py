@@ -8,6 +8,16 @@ from ditzoo.specs import Part
 
 @hookimpl
 def ditzoo_parts() -> list[type[Part]]:
-    from ditzoo_runtime.specs import AutoSpec, ByRowsSpec, ByTokensSpec, CompileSpec, EagerSpec, FusedSpec, Int8DynamicSpec, OneDNNSpec
+    from ditzoo_runtime import specs
 
-    return [EagerSpec, FusedSpec, OneDNNSpec, CompileSpec, Int8DynamicSpec, ByRowsSpec, ByTokensSpec, AutoSpec]
+    return [
+        specs.EagerSpec,
+        specs.FusedSpec,
+        specs.OneDNNSpec,
+        specs.CompileSpec,
+        specs.Int8DynamicSpec,
+        specs.ByRowsSpec,
+        specs.ByTokensSpec,
+        specs.GraphsSpec,
+        specs.AutoSpec,
+    ]

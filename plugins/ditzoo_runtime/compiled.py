@@ -7,7 +7,6 @@ symbols. Modulations that a run has computed ahead lie outside of the graph; wit
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ class Compile(Runtime):
         forward = self._forwards[kind]
 
         def run(stream: Stream) -> Stream:
-            after: Stream = forward(block, replace(stream, ahead=None, places=None, known=None))
-            return replace(after, ahead=stream.ahead, places=stream.places, known=stream.known)
+            after: Stream = forward(block, stream.alone())
+            return after.in_run_of(stream)
 
         return run

@@ -128,6 +128,27 @@ class ByTokensSpec(AroundSpec):
         return ByTokens(self.inner.build())
 
 
+class GraphsSpec(AroundSpec):
+    """The kernels of a run of blocks recorded as a CUDA graph and sent at once, under another runtime: `inner`. For GPUs.
+
+    The second time that a size and a batch come they are recorded. Elsewhere than on a CUDA device it is what is inside.
+    """
+
+    kind: Literal["cuda-graphs"] = "cuda-graphs"
+    inner: RuntimeSlot = EagerSpec()
+
+    @model_validator(mode="after")
+    def _recordable(self) -> GraphsSpec:
+        if self.inner.kind in ("by-tokens", "by-rows", "cuda-graphs"):
+            raise ValueError(f"inner='{self.inner.kind}' cannot be recorded; take eager or compile")
+        return self
+
+    def build(self) -> Runtime:
+        from ditzoo_runtime.graphs import Graphs
+
+        return Graphs(self.inner.build())
+
+
 class AutoSpec(RuntimeSpec):
     """The exact runtime that is measured to be the fastest here, of those that need no compiling: once a machine and width of layer."""
 
