@@ -54,16 +54,21 @@ def test_some_steps_were_left_out(unbroken):
     assert 0 < sum(int(float(row["skipped"])) for row in deciding(unbroken[1])) < 20
 
 
-def test_sigterm_ends_with_a_checkpoint_and_zero(recipe, unbroken, tmp_path):
-    running = started(recipe, tmp_path, 1, after=2)
-    running.send_signal(signal.SIGTERM)
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_sigterm_ends_with_a_checkpoint_and_zero(recipe, unbroken, tmp_path, all_of_them):
+    settings = (*SKIPS, "length.workers=2") if all_of_them else SKIPS
+    running = started(recipe, tmp_path, 1, after=2, settings=settings)
+    if all_of_them:
+        os.killpg(running.pid, signal.SIGTERM)  # as `timeout` and schedulers do: what reads for the run is told too
+    else:
+        running.send_signal(signal.SIGTERM)
     told = running.communicate()[1].decode()
     assert running.returncode == 0, told
     assert "told to stop after step" in told
     step = int(told.rsplit("after step ", 1)[1].split(";")[0])
     assert (tmp_path / f"checkpoint-{step}" / "state.json").is_file()
     assert not (tmp_path / "model").exists()
-    subprocess.run(command(recipe, tmp_path, *SKIPS), check=True, capture_output=True)
+    subprocess.run(command(recipe, tmp_path, *settings), check=True, capture_output=True)
     same(tmp_path, unbroken[1])
 
 
