@@ -1,0 +1,54 @@
+"""What the shipped moving-fashion-video promises: clips of several sizes that show what was asked for, and that go on from given frames."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import ditzoo
+from ditzoo.errors import SamplingError, UnknownNameError
+
+COUNT, STEPS = 16, 10
+ARTICLES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+MOTIONS = ("left", "right", "up", "down", "clockwise", "anticlockwise", "bouncing")
+CLEAR = (1, 5, 7, 8, 9)  # articles that are not taken for others
+WANTED = torch.tensor([(CLEAR[i % 5], (0, 1, 2, 3, 6)[i // 2 % 5], i % 2) for i in range(COUNT)])
+ASKED = [f"{ARTICLES[a]}, {MOTIONS[m]}, {('slow', 'fast')[s]}" for a, m, s in WANTED.tolist()]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ditzoo.load("moving-fashion-video")
+
+
+@pytest.fixture(scope="module")
+def network(zoo):
+    return zoo.part("features", "motion-cnn").build()
+
+
+@pytest.mark.parametrize("size", [(8, 28, 28), (12, 28, 40)])
+def test_it_draws_articles_that_move_as_they_are_told(model, network, size):
+    frames, height, width = size
+    drawn = model.sample(
+        prompt=ASKED, num_frames=frames, height=height, width=width, num_inference_steps=STEPS, seed=3, output_type="latent"
+    ).images
+    assert drawn.shape == (COUNT, 1, *size)
+    article, motion, _ = (network.see(drawn).attributes == WANTED).double().mean(0).tolist()
+    assert article > 0.6
+    assert motion > 0.7
+
+
+def test_a_given_frame_stays_and_what_it_shows_goes_on(model, network):
+    first = model.sample(prompt="sneaker, left, slow", num_frames=8, num_inference_steps=STEPS, seed=1, output_type="pt").frames[:, :, :1]
+    clips = model.sample(prompt=["sneaker, up, slow"] * 4, given=first[0], num_frames=8, num_inference_steps=STEPS, seed=2, output_type="pt")
+    torch.testing.assert_close(clips.frames[:, :, :1], first.expand(4, -1, -1, -1, -1), atol=1e-5, rtol=0)
+    article, motion, _ = network.see(clips.frames * 2 - 1).attributes.unbind(1)
+    assert (article == ARTICLES.index("sneaker")).double().mean() > 0.7
+    assert (motion == MOTIONS.index("up")).double().mean() > 0.7
+
+
+def test_other_words_and_sizes_are_refused(model):
+    with pytest.raises(UnknownNameError, match="words that this model was not trained with: hat"):
+        model.sample(prompt="hat, left")
+    with pytest.raises(SamplingError, match="patch=1x4x4 does not divide"):
+        model.sample(prompt="bag, left", height=30)
