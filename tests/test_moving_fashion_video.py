@@ -40,7 +40,9 @@ def test_it_draws_articles_that_move_as_they_are_told(model, network, size):
 
 def test_a_given_frame_stays_and_what_it_shows_goes_on(model, network):
     first = model.sample(prompt="sneaker, left, slow", num_frames=8, num_inference_steps=STEPS, seed=1, output_type="pt").frames[:, :, :1]
-    clips = model.sample(prompt=["sneaker, up, slow"] * 4, given=first[0], num_frames=8, num_inference_steps=STEPS, seed=2, output_type="pt")
+    clips = model.sample(
+        prompt=["sneaker, up, slow"] * 4, given=first[0], num_frames=8, num_inference_steps=STEPS, seed=2, output_type="pt"
+    )
     torch.testing.assert_close(clips.frames[:, :, :1], first.expand(4, -1, -1, -1, -1), atol=1e-5, rtol=0)
     article, motion, _ = network.see(clips.frames * 2 - 1).attributes.unbind(1)
     assert (article == ARTICLES.index("sneaker")).double().mean() > 0.7
