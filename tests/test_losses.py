@@ -132,7 +132,7 @@ def test_a_run_trains_exits_beside_the_last_block(recipe, zoo, tmp_path):
         ),
         (
             REPA.replace("fashion-cnn", "fashion-cnm"),
-            "losses.0.features: no installed plugin offers features kind 'fashion-cnm'; installed: avatar-cnn, fashion-cnn, inception; did you mean 'fashion-cnn'?",
+            "losses.0.features: no installed plugin offers features kind 'fashion-cnm'; installed: avatar-cnn, fashion-cnn, inception, motion-cnn; did you mean 'fashion-cnn'?",
         ),
     ],
 )
