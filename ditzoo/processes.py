@@ -5,9 +5,11 @@ Left to itself accelerate takes each of several processes on a CPU for the only 
 
 from __future__ import annotations
 
+import atexit
 import os
 
 import torch
+import torch.distributed as dist
 from accelerate import PartialState
 
 from ditzoo.errors import TrainingError
@@ -27,4 +29,13 @@ def processes() -> PartialState:
             f"{started} processes were started and accelerate sees {state.num_processes}; "
             f"set ACCELERATE_USE_CPU=true to run them on CPUs, or start them with 'accelerate launch --multi_gpu'"
         )
+    if state.num_processes > 1:
+        atexit.unregister(_part)
+        atexit.register(_part)  # gloo's threads abort a process that ends while they run
     return state
+
+
+def _part() -> None:
+    """Leave the group of processes, where it has not been left."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
