@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -38,12 +37,19 @@ class GroupedAttention(Attention):
         assert stream is not None, "a grid is needed to tell the groups"
         if stream.positions is not None:
             q, k = turned(q, stream.positions), turned(k, stream.positions)
-        looks = planned(self.pattern, stream.grids, self.index, (q.shape[2] - stream.count) // len(stream.grids), q.device)
-        return within(looks, q, k, v, mask)
+        plan = planned(self.pattern, stream.grids, self.index, (q.shape[2] - stream.count) // len(stream.grids), q.device)
+        return within(plan, q, k, v, mask)
+
+
+class Plan(NamedTuple):
+    """Who looks at whom in a row, and where each of its tokens is in what the looks find, one after another."""
+
+    looks: tuple[Looks, ...]
+    order: Tensor  # (N,)
 
 
 @lru_cache(maxsize=256)
-def planned(pattern: Pattern, grids: Grids, block: int, beyond: int, device: torch.device) -> tuple[Looks, ...]:
+def planned(pattern: Pattern, grids: Grids, block: int, beyond: int, device: torch.device) -> Plan:
     """Return who looks at whom in a block over clips of some grids one after another, with `beyond` tokens for each behind them all."""
     total, start = sum(map(math.prod, grids)), 0
     found: dict[tuple[int, int], list[Looks]] = {}
@@ -61,21 +67,22 @@ def planned(pattern: Pattern, grids: Grids, block: int, beyond: int, device: tor
             found.setdefault((part.queries.shape[1], part.keys.shape[1]), []).append(part)
         start += count
     whole_of = [[torch.cat(side).to(device) for side in zip(*parts, strict=True)] for parts in found.values()]
-    return tuple(Looks(queries, keys) for queries, keys in whole_of)
+    looks = tuple(Looks(queries, keys) for queries, keys in whole_of)
+    return Plan(looks, torch.argsort(torch.cat([one.queries.flatten() for one in looks])))
 
 
-def within(looks: Sequence[Looks], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def within(plan: Plan, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return attention (B, H, N, d) where each token looks at those of its group; mask (B, N) says which keys count."""
-    if looks[0].queries.shape == looks[0].keys.shape == (1, q.shape[2]):
+    first = plan.looks[0]
+    if first.queries.shape == first.keys.shape == (1, q.shape[2]):
         return attend(q, k, v, None if mask is None else mask[:, None, None])
-    parts, places = [], []
-    for queries, keys in looks:
+    parts = []
+    for queries, keys in plan.looks:
         own, theirs, values = (_grouped(z, rows) for z, rows in ((q, queries), (k, keys), (v, keys)))
         keep = None if mask is None else rearrange(mask[:, keys], "b g n -> (b g) 1 1 n")
         out = attend(own, theirs, values, keep)
         parts.append(rearrange(out, "(b g) h n d -> b h (g n) d", g=len(queries)))
-        places.append(queries.flatten())
-    return torch.cat(parts, dim=2).index_select(2, torch.argsort(torch.cat(places)))
+    return torch.cat(parts, dim=2).index_select(2, plan.order)
 
 
 def _grouped(z: Tensor, rows: Tensor) -> Tensor:
