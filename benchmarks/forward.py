@@ -73,15 +73,20 @@ def theirs(model: Model, zoo: Zoo) -> tuple[Any, Model]:
     return network.eval().requires_grad_(False), alike
 
 
-def products(model: Model, rows: int, dtype: torch.dtype) -> dict[str, Work]:
-    """Return the products of the blocks' linear layers with `rows` tokens, in each library: queries, keys and values as one."""
+def layers(model: Model) -> tuple[tuple[int, int], ...]:
+    """Return the sizes (out, in) of a block's linear layers: queries, keys and values as one."""
     spec = model.spec.backbone
     width, hidden = spec.width, int(spec.width * spec.mlp_ratio)  # type: ignore[attr-defined]
-    weights = [torch.randn(out, into, dtype=dtype) for out, into in ((3 * width, width), (width, width), (hidden, width), (width, hidden))]
-    tokens = {into: torch.randn(rows, into, dtype=dtype) for into in (width, hidden)}
+    return (3 * width, width), (width, width), (hidden, width), (width, hidden)
+
+
+def products(model: Model, rows: int, dtype: torch.dtype) -> dict[str, Work]:
+    """Return the products of the blocks' linear layers with `rows` tokens, in each library: queries, keys and values as one."""
+    depth, weights = model.spec.backbone.depth, [torch.randn(size, dtype=dtype) for size in layers(model)]  # type: ignore[attr-defined]
+    tokens = {into: torch.randn(rows, into, dtype=dtype) for _, into in layers(model)}
 
     def plain() -> None:
-        for _ in range(spec.depth):
+        for _ in range(depth):
             for weight in weights:
                 F.linear(tokens[weight.shape[1]], weight)
 
@@ -90,7 +95,7 @@ def products(model: Model, rows: int, dtype: torch.dtype) -> dict[str, Work]:
         packed = [(pack(weight, rows), weight.shape[1]) for weight in weights]
 
         def by_onednn() -> None:
-            for _ in range(spec.depth):
+            for _ in range(depth):
                 for weight, into in packed:
                     torch.ops.mkldnn._linear_pointwise(tokens[into], weight, None, "none", [], "")
 

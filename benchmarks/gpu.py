@@ -10,6 +10,7 @@ alone. Every figure is of the device that it names, and ratios of times there.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from ditzoo_dynamic.timing import interleaved, ratios
-from forward import error, near, random_model, theirs
+from forward import error, layers, near, random_model, theirs
 from torch import Tensor
 
 from ditzoo.assemble import Model
@@ -44,11 +45,9 @@ def repeated(work: Callable[[], Any], looks: int) -> None:
 
 def products(model: Model, rows: int, dtype: torch.dtype) -> Callable[[], None]:
     """Return the products of the blocks' linear layers: queries, keys and values as one, with weights of their own for each block."""
-    spec = model.spec.backbone
-    width, hidden = spec.width, int(spec.width * spec.mlp_ratio)  # type: ignore[attr-defined]
-    shapes = ((3 * width, width), (width, width), (hidden, width), (width, hidden))
-    weights = [torch.randn(*shape, dtype=dtype, device="cuda") for _ in range(spec.depth) for shape in shapes]
-    tokens = {into: torch.randn(rows * TOKENS, into, dtype=dtype, device="cuda") for into in (width, hidden)}
+    depth, dressed = model.spec.backbone.depth, {"dtype": dtype, "device": "cuda"}  # type: ignore[attr-defined]
+    weights = [torch.randn(size, **dressed) for _ in range(depth) for size in layers(model)]
+    tokens = {into: torch.randn(rows * TOKENS, into, **dressed) for _, into in layers(model)}
 
     def multiply() -> None:
         for weight in weights:
@@ -82,8 +81,7 @@ def measured(name: str, pairs: int, dtype: torch.dtype, rounds: int, zoo: Zoo) -
     compiled, reduced = torch.compile(network), torch.compile(network, mode="reduce-overhead")
     ways: dict[str, Callable[[], Tensor]] = {}
     for said, runtime in RUNTIMES.items():
-        one = model.under(spec)
-        one._prepared = type(model._prepared)()
+        one = copy.copy(model)  # it prepares its own
         one.runtime = zoo.part("runtime", runtime).build()  # type: ignore[attr-defined]
         ways[f"ditzoo, {said}"] = partial(ours, one)
     ways |= {"diffusers": partial(diffusers, network), "diffusers, compiled": partial(diffusers, compiled)}
@@ -92,20 +90,21 @@ def measured(name: str, pairs: int, dtype: torch.dtype, rounds: int, zoo: Zoo) -
     for said, way in ways.items():
         way(), way()  # the second is recorded
         expected = full if said.startswith("ditzoo") else full_alike
-        errors[said] = error(way().clone(), expected)
+        found = way()
+        errors[said] = error(found, expected)
         if dtype == torch.float32:
-            near(way().clone(), expected, said)
+            near(found, expected, said)
     works = [*ways.values(), products(model, rows, dtype)]
     once = interleaved([partial(repeated, work, 3) for work in works], 1).max() / 3
     looks = max(3, min(50, int(0.1 / float(once))))
     seconds = interleaved([partial(repeated, work, looks) for work in works], rounds) / looks
     reference = list(ways).index("diffusers, compiled")
-    found = {}
+    made = {}
     for said, ratio, median in zip([*ways, "products"], ratios(seconds, reference), seconds.median(0).values.tolist(), strict=True):
         apart = f"; error {errors[said]:.1e}" if said in errors else ""
         print(f"{said:<30}{1e3 * median:9.3f} ms   {ratio.median:6.2f} of diffusers compiled ({ratio.low:.2f} to {ratio.high:.2f}){apart}")
-        found[said] = {"ms": round(1e3 * median, 4), "ratio": [round(float(part), 3) for part in ratio], "error": errors.get(said)}
-    return found
+        made[said] = {"ms": round(1e3 * median, 4), "ratio": [round(float(part), 3) for part in ratio], "error": errors.get(said)}
+    return made
 
 
 def main() -> None:
