@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from PIL import Image
 
 from ditzoo.errors import DataError, DataWarning, TrainingError
 from ditzoo.training.data import Order, batches
+from ditzoo.training.recipe import read_recipe
 
 
 def fashion(zoo, folder, **fields):
@@ -207,6 +211,41 @@ def test_a_bad_picture_ends_a_run_in_one_line_whoever_reads_it(pictures, declare
     assert "error: cannot use picture" in message
     assert "set data.on_error=skip" in message
     assert len(message.splitlines()) == 1
+
+
+LEFT_OPEN = """
+import torch
+from ditzoo.training.data import Order, batches
+from ditzoo.training.recipe import read_recipe
+
+class Grey:
+    names = ()
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return {"pixels": torch.zeros(1, 2, 2), "item": 0}
+
+rows = batches(Grey(), Order(8, 4, 0, 0, 2, 0, 4), workers=2)
+next(rows)
+torch.kept = rows  # as long as there is an interpreter
+"""
+
+
+def test_readers_end_with_a_run_that_left_them_open():
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], timeout=100, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_error_that_is_kept_keeps_no_reader(pictures, declared, zoo):
+    for path in pictures.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    dataset = read_recipe(str(declared()), zoo).data.build()
+    with pytest.raises(DataError) as kept:
+        list(batches(dataset, Order(len(dataset), 4, 0, 0, 2, 0, 4), workers=2))
+    assert kept.value is not None
+    assert not multiprocessing.active_children()
 
 
 class Deadly:

@@ -5,7 +5,10 @@ Each epoch is a permutation of the dataset; batches run on from one epoch into t
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -73,24 +76,27 @@ def batches(dataset: Dataset, order: Iterable[list[int]] | Iterable[Rows], worke
         sampler=cast(Any, order),
         num_workers=workers,
         collate_fn=_as_it_is,
-        worker_init_fn=_goes_on,
+        worker_init_fn=_heeds_the_run,
     )
     rows = iter(loader)
-    while True:
-        try:
-            batch = next(rows)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise TrainingError(
-                f"a process that reads data died, often for want of memory ({str(error).splitlines()[0].rstrip('. ')}); "
-                f"the last checkpoint is sound: lower length.workers={workers}, or read in the run's own process with 0, and resume"
-            ) from error
-        if isinstance(batch, DitzooError):
-            raise batch
-        yield batch
+    try:
+        while True:
+            try:
+                batch = next(rows)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise TrainingError(
+                    f"a process that reads data died, often for want of memory ({str(error).splitlines()[0].rstrip('. ')}); the last "
+                    f"checkpoint is sound: lower length.workers={workers}, or read in the run's own process with 0, and resume"
+                ) from error
+            if isinstance(batch, DitzooError):
+                raise batch
+            yield batch
+    finally:
+        del rows  # ends the workers now: an error would keep this frame, and them, for as long as it is kept
 
 
 class _Told:
@@ -114,9 +120,21 @@ class _Told:
         return [one["latents"] if "latents" in one else one["pixels"] for one in read], [one["item"] for one in read]
 
 
-def _goes_on(worker: int) -> None:
-    """Have a worker leave SIGTERM to the run: what tells a whole job to stop tells workers too, and the last step still reads."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _heeds_the_run(worker: int) -> None:
+    """Have a worker end by the SIGTERM of its run alone: what tells a whole job to stop tells workers too, and the last step still reads.
+
+    Where the system does not tell who sends a signal, as macOS, any ends it.
+    """
+    run = multiprocessing.parent_process()
+    if run is not None and hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_ends_with, args=(run.pid,), daemon=True).start()
+
+
+def _ends_with(run: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != run:
+        pass
+    os._exit(0)
 
 
 def _as_it_is(read: Any) -> Any:
