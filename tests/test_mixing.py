@@ -48,7 +48,7 @@ def test_packed_rows_are_full_and_every_epoch_is_whole():
 
 
 def test_steps_of_one_size_leave_no_item_out():
-    made = [list(OneSize(30, lambda item: (item % 3, 8), 4, 1, first, 40, 0, 4)) for first in (0, 25)]
+    made = [list(OneSize(30, lambda item: (item % 3, 8), lambda size: 4, 1, first, 40, 0, 1)) for first in (0, 25)]
     assert all(len({item % 3 for item in batch}) == 1 for batch in made[0])
     assert made[1] == made[0][25:]
     counts = torch.bincount(torch.tensor(made[0]).flatten(), minlength=30)
@@ -89,7 +89,10 @@ def test_a_packed_step_is_the_mean_of_its_clips_alone(clips, zoo, tmp_path, sett
 GIVEN = ["model.backbone.frame_times=true", "objective.given=0.5", "objective.rising=0.2"]
 
 
-@pytest.mark.parametrize("mixing", ["mixing.tokens=128", "mixing={kind='one-size'}"], ids=["packed", "one-size"])
+FULL = "mixing={kind='one-size', tokens=36}"  # two of the largest items, six of the smallest
+
+
+@pytest.mark.parametrize("mixing", ["mixing.tokens=128", "mixing={kind='one-size'}", FULL], ids=["packed", "one-size", "one-size-full"])
 def test_a_run_goes_on_as_it_was(clips, zoo, tmp_path, mixing):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     settings = [mixing, *GIVEN]
@@ -103,9 +106,11 @@ def test_a_run_goes_on_as_it_was(clips, zoo, tmp_path, mixing):
     assert deciding(whole) == deciding(cut)
 
 
-def test_two_processes_share_the_rows_of_a_step(clips, zoo, tmp_path):
-    train(read_recipe(str(clips), zoo, GIVEN), tmp_path / "one", quiet=True)
-    done = subprocess.run(command(clips, tmp_path / "two", *GIVEN, processes=2), capture_output=True, text=True, timeout=300, check=False)
+@pytest.mark.parametrize("mixing", ["mixing.tokens=128", FULL], ids=["packed", "one-size-full"])
+def test_two_processes_share_the_rows_of_a_step(clips, zoo, tmp_path, mixing):
+    settings = [mixing, *GIVEN]
+    train(read_recipe(str(clips), zoo, settings), tmp_path / "one", quiet=True)
+    done = subprocess.run(command(clips, tmp_path / "two", *settings, processes=2), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     same_end(tmp_path / "two", tmp_path / "one")
     assert [row["epoch"] for row in deciding(tmp_path / "two")] == [row["epoch"] for row in deciding(tmp_path / "one")]
@@ -114,6 +119,19 @@ def test_two_processes_share_the_rows_of_a_step(clips, zoo, tmp_path):
 def test_a_dry_run_takes_the_largest_steps_of_one_size(clips, zoo, tmp_path):
     run = prepare(read_recipe(str(clips), zoo, ["mixing={kind='one-size'}"]), tmp_path)
     assert {tuple(batch.pixels.shape[1:]) for batch in run.feed.heaviest(2)} == {(1, 6, 28, 42)}
+
+
+def test_steps_of_one_size_have_as_many_items_as_their_tokens_allow(clips, zoo, tmp_path):
+    run = prepare(read_recipe(str(clips), zoo, [FULL, "data.frames=[2, 6]"]), tmp_path)
+    held = [batch.pixels.shape for batch in run.batches()]
+    tokens = {2: 4, 6: 12}  # of 28x28, in patches of 2x14x14; half as many again of 28x42
+    assert len({shape[0] for shape in held}) > 1
+    for count, _, frames, _, width in held:
+        own = tokens[frames] * width // 28
+        assert count % 2 == 0
+        assert 36 - 2 * own < count * own <= 36
+    assert run.feed.seen(3, None) == sum(shape[0] for shape in held[:3])
+    assert run.feed.seen(8, None) == sum(shape[0] for shape in held)
 
 
 def test_a_dry_run_counts_the_items_of_its_rows(clips, zoo):
@@ -126,8 +144,9 @@ def test_a_dry_run_counts_the_items_of_its_rows(clips, zoo):
     ("settings", "told"),
     [
         (
-            ["mixing={kind='one-size', tokens=128}"],
-            "mixing.tokens=128 is of packed rows; leave it out, length.batch_size says how many items a step has",
+            ["mixing={kind='one-size', tokens=35}"],
+            "mixing.tokens is 35, and length.batch_size=2 items of the largest size, 6x28x42, have 36; set it to that at least, or lower "
+            "length.batch_size",
         ),
         (["mixing={kind='packed'}"], "mixing.tokens is missing, and the largest item, 6x28x42, has 18; set mixing.tokens=72, say"),
         (["mixing.tokens=17"], "mixing.tokens is 17, and the largest item, 6x28x42, has 18; set mixing.tokens=72, say"),

@@ -201,3 +201,18 @@ def test_a_clip_is_what_its_caption_says_and_depends_on_seed_and_index_alone(zoo
     assert all(shown[motion] for motion in ("left", "right", "up", "down"))
     with pytest.raises(SpecError, match="articles are 28x28, and the smallest clip is 20x28"):
         zoo.validate(type(plain.spec), {"heights": [20]}, source="x")
+
+
+def test_clips_have_the_motions_that_are_listed_and_what_is_there_twice_comes_twice_as_often(zoo):
+    fields = {"kind": "moving-fashion", "count": 600, "frames": [1, 8, 1], "motions": ["clockwise", "down", "clockwise"], "unsaid": 0}
+    made = zoo.part("dataset", fields).build()
+    assert len(made.spec.item_sizes) == 12
+    told = [made.told(index) for index in range(600)]
+    assert {one.motion for one in told} == {3, 4}
+    for twice in (sum(one.motion == 4 for one in told), sum(one.size[0] == 1 for one in told)):
+        assert 360 < twice < 440
+    stills = [made[index] for index in range(12) if told[index].size[0] == 1]
+    assert stills
+    assert all(item["pixels"].shape[:2] == (1, 1) for item in stills)
+    with pytest.raises(SpecError, match="motions.*at least 1 item"):
+        zoo.validate(type(made.spec), {"motions": []}, source="x")

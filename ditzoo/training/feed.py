@@ -23,6 +23,7 @@ from ditzoo.packing import Pack
 from ditzoo.training.data import Batch, Clips, Order, batches
 from ditzoo.training.frames import drawn_frames
 from ditzoo.training.loss import Draws
+from ditzoo.training.mixing import tokens_of
 from ditzoo.training.objective import drawn_times
 from ditzoo.training.recipe import Recipe
 from ditzoo.training.sizes import OneSize, Packed, Rows
@@ -44,10 +45,10 @@ class Feed(ABC):
 
     def __init__(self, recipe: Recipe, dataset: Dataset, codec: Codec, backbone: Backbone, accelerator: Accelerator) -> None:
         self.recipe, self.dataset, self.codec, self.backbone = recipe, dataset, codec, backbone
-        self.device = accelerator.device
-        self.processes, self.coded = accelerator.num_processes, getattr(dataset, "coded", False)
+        self.device, self.coded = accelerator.device, getattr(dataset, "coded", False)
+        self.index, self.processes = accelerator.process_index, accelerator.num_processes
         self.rows = recipe.length.batch_size // self.processes
-        self.lo = accelerator.process_index * self.rows
+        self.lo = self.index * self.rows
 
     def batches(self, done: int) -> Iterator[Any]:
         """Yield what is left to read after `done` steps."""
@@ -106,12 +107,13 @@ class Batches(Feed):
 
     def draws(self, step: int, latents: Tensor) -> Draws:
         """Draw for the whole batch and take this process' rows, so that the number of processes changes nothing."""
-        whole = latents.new_empty(self.recipe.length.batch_size, *latents.shape[1:], device="cpu")
+        rows = len(latents)
+        whole = latents.new_empty(rows * self.processes, *latents.shape[1:], device="cpu")
         drawn = Draws.of(whole, generator(self.recipe.seed, "draws", step))
         drawn = Draws(drawn.noise, drawn_times(drawn.time, self.recipe.objective), drawn.drop)
         if frames := self.frames(drawn, [whole.shape[2]] * len(whole), step):
             drawn = replace(drawn, frames=torch.stack(frames))
-        return drawn.rows(slice(self.lo, self.lo + self.rows), latents.device)
+        return drawn.rows(slice(rows * self.index, rows * (self.index + 1)), latents.device)
 
     def items(self, batch: Batch) -> int:
         return self.recipe.length.batch_size
@@ -123,13 +125,36 @@ class Batches(Feed):
 class Buckets(Batches):
     """Batches of one size, which is another from step to step."""
 
+    def __init__(self, recipe: Recipe, dataset: Dataset, codec: Codec, backbone: Backbone, accelerator: Accelerator) -> None:
+        super().__init__(recipe, dataset, codec, backbone, accelerator)
+        self.size, self.count = self.size_of(), cache(self._count)
+        self.counted, self.total = 0, 0  # steps, and their items
+        self.ahead = self.sizes(0, recipe.length.steps).whole()
+
     def order(self, first: int, last: int) -> Iterable[list[int]]:
-        length, hi = self.recipe.length, self.lo + self.rows
-        return OneSize(len(self.dataset), self.size_of(), length.batch_size, self.recipe.seed, first, last, self.lo, hi)
+        return self.sizes(first, last)
+
+    def sizes(self, first: int, last: int) -> OneSize:
+        return OneSize(len(self.dataset), self.size, self.count, self.recipe.seed, first, last, self.index, self.processes)
+
+    def _count(self, size: tuple[int, ...]) -> int:
+        """Return how many items a step of a size has."""
+        few, mixing = self.recipe.length.batch_size, self.recipe.mixing
+        assert mixing is not None, "one-size is said by the table"
+        return few if mixing.tokens is None else mixing.tokens // (tokens_of(self.recipe, size) * few) * few
+
+    def items(self, batch: Batch) -> int:
+        return len(batch.items) * self.processes
+
+    def seen(self, done: int, batch: Batch) -> int:
+        while self.counted < done:
+            self.total += len(next(self.ahead))
+            self.counted += 1
+        return self.total
 
     def heaviest(self, count: int) -> Iterator[Any]:
-        size, ahead = self.size_of(), count * 4 * len(self.recipe.data.item_sizes)
-        steps = sorted(self.order(0, ahead), key=lambda held: math.prod(size(held[0])), reverse=True)
+        ahead = count * 4 * len(self.recipe.data.item_sizes)
+        steps = sorted(self.order(0, ahead), key=lambda held: len(held) * math.prod(self.size(held[0])), reverse=True)
         return batches(self.dataset, steps[:count], self.recipe.length.workers)
 
 
@@ -140,8 +165,8 @@ class Packs(Feed):
         recipe, size = self.recipe, self.size_of()
         assert recipe.mixing is not None, "packed is said by the table"
         assert recipe.mixing.tokens is not None, "Mixing.problem refuses packed without tokens"
-        backbone, codec, most = recipe.model.backbone, recipe.model.codec, recipe.mixing.tokens
-        tokens = cache(lambda item: backbone.tokens_of(codec.latent_size(size(item))))
+        most = recipe.mixing.tokens
+        tokens = cache(lambda item: tokens_of(recipe, size(item)))
         rows, hi = recipe.length.batch_size, self.lo + self.rows
         return Packed(len(self.dataset), tokens, most, rows, recipe.seed, first, last, self.lo, hi)
 

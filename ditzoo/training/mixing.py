@@ -14,7 +14,8 @@ class Mixing(Spec):
     """How items of several sizes are trained on together.
 
     `packed`: rows of whole items, one after another, of `tokens` tokens at most; a step has `length.batch_size` rows, and every item of it
-    weighs the same. `one-size`: the items of a step are `length.batch_size` of one size.
+    weighs the same. `one-size`: the items of a step are `length.batch_size` of one size; or, where `tokens` is said, as many times that as
+    have no more tokens together.
     """
 
     kind: Literal["packed", "one-size"]
@@ -25,8 +26,12 @@ class Mixing(Spec):
         return {"packed": self._packed, "one-size": self._one_size}[self.kind](recipe)
 
     def _one_size(self, recipe: Recipe) -> str | None:
-        if self.tokens is not None:
-            return f"mixing.tokens={self.tokens} is of packed rows; leave it out, length.batch_size says how many items a step has"
+        most, size = _largest(recipe)
+        if self.tokens is not None and self.tokens < most * recipe.length.batch_size:
+            return (
+                f"mixing.tokens is {self.tokens}, and length.batch_size={recipe.length.batch_size} items of the largest size, "
+                f"{shape(size)}, have {most * recipe.length.batch_size}; set it to that at least, or lower length.batch_size"
+            )
         return None
 
     def _packed(self, recipe: Recipe) -> str | None:
@@ -39,11 +44,20 @@ class Mixing(Spec):
                 f"each packed row is a portion of its own, and length.accumulate is {recipe.length.accumulate}; "
                 f"set it to 1, and lower mixing.tokens for less memory"
             )
-        most, size = max((model.backbone.tokens_of(model.codec.latent_size(size)), size) for size in recipe.data.item_sizes)
+        most, size = _largest(recipe)
         if self.tokens is None or self.tokens < most:
             told = "is missing" if self.tokens is None else f"is {self.tokens}"
             return f"mixing.tokens {told}, and the largest item, {shape(size)}, has {most}; set mixing.tokens={4 * most}, say"
         return None
+
+
+def tokens_of(recipe: Recipe, size: tuple[int, ...]) -> int:
+    """Return how many tokens an item of a size (of pixels) has."""
+    return recipe.model.backbone.tokens_of(recipe.model.codec.latent_size(size))
+
+
+def _largest(recipe: Recipe) -> tuple[int, tuple[int, ...]]:
+    return max((tokens_of(recipe, size), size) for size in recipe.data.item_sizes)
 
 
 def unmixed(name: str, data: DatasetSpec) -> str | None:

@@ -29,20 +29,25 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class OneSize:
-    """The items of steps [first, last), those of [lo, hi) of each: `batch_size` of one size."""
+    """The items of steps [first, last), share `part` of `parts` of each: of one size, and as many as `count` says of that size."""
 
     items: int
     size: Callable[[int], tuple[int, ...]]
-    batch_size: int
+    count: Callable[[tuple[int, ...]], int]
     seed: int
     first: int
     last: int
-    lo: int
-    hi: int
+    part: int
+    parts: int
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in islice(gathered(walked(self.items, self.seed), self.size, self.batch_size), self.first, self.last):
-            yield batch[self.lo : self.hi]
+        for batch in self.whole():
+            rows = len(batch) // self.parts
+            yield batch[rows * self.part : rows * (self.part + 1)]
+
+    def whole(self) -> Iterator[list[int]]:
+        """Yield the items of the steps, of all processes."""
+        return islice(gathered(walked(self.items, self.seed), self.size, self.count), self.first, self.last)
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,12 @@ def filled(order: Iterator[int], tokens: Callable[[int], int], most: int) -> Ite
         yield row
 
 
-def gathered(order: Iterator[int], size: Callable[[int], tuple[int, ...]], count: int) -> Iterator[list[int]]:
-    """Yield `count` items of one size whenever there are as many."""
+def gathered(order: Iterator[int], size: Callable[[int], tuple[int, ...]], count: Callable[[tuple[int, ...]], int]) -> Iterator[list[int]]:
+    """Yield items of one size whenever there are as many as its `count`."""
     waiting: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for item in order:
         same = waiting[size(item)]
         same.append(item)
-        if len(same) == count:
+        if len(same) == count(size(item)):
             yield same.copy()
             same.clear()

@@ -46,7 +46,7 @@ class MovingFashion:
         self.count = spec.count or len(self.articles)
         self.words = [name.lower() for name in self.articles.names]
         self.values = {"article": self.words, "motion": list(MOTIONS), "speed": list(SPEEDS)}
-        self.sizes = spec.item_sizes
+        self.sizes = spec.sizes
 
     def __len__(self) -> int:
         return self.count
@@ -56,7 +56,8 @@ class MovingFashion:
         numbers = torch.rand(9, generator=generator(self.spec.seed, "clip", index), dtype=torch.float64).tolist()
         size = self.sizes[int(numbers[0] * len(self.sizes))]
         said = tuple(number >= self.spec.unsaid for number in numbers[6:])
-        return Told(size, int(numbers[1] * 7), int(numbers[2] * 2), (numbers[3], numbers[4]), numbers[5], said)
+        motion = MOTIONS.index(self.spec.motions[int(numbers[1] * len(self.spec.motions))])
+        return Told(size, motion, int(numbers[2] * 2), (numbers[3], numbers[4]), numbers[5], said)
 
     def size_of(self, index: int) -> tuple[int, ...]:
         return self.told(index).size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -19,17 +20,18 @@ class MovingFashionSpec(DatasetSpec):
     """Clips of an article that goes left, right, up or down, turns, or bounces, slowly or fast; what leaves comes back opposite.
 
     Items have captions such as "ankle boot, left, fast", of which `unsaid` leaves a part out. Clip i has article i of `articles`, over and
-    over, and otherwise depends on (`seed`, i) alone. Its frames, height and width are each one of `frames`, `heights` and `widths`;
-    `one_size` makes every clip of the largest.
+    over, and otherwise depends on (`seed`, i) alone. Its frames, height, width and motion are each one of `frames`, `heights`, `widths` and
+    `motions`, and what is there twice comes twice as often; `one_size` makes every clip of the largest. Of one frame it is a still.
     """
 
     kind: Literal["moving-fashion"] = "moving-fashion"
     articles: DatasetSlot = Field({"kind": "fashion-mnist"})  # type: ignore[assignment]
     count: Positive | None = None
     seed: int = Field(0, ge=0)
-    frames: tuple[Positive, ...] = (8, 12, 16)
-    heights: tuple[Positive, ...] = (28, 36)
-    widths: tuple[Positive, ...] = (28, 36, 40)
+    frames: tuple[Positive, ...] = Field((8, 12, 16), min_length=1)
+    heights: tuple[Positive, ...] = Field((28, 36), min_length=1)
+    widths: tuple[Positive, ...] = Field((28, 36, 40), min_length=1)
+    motions: tuple[Literal[MOTIONS], ...] = Field(MOTIONS, min_length=1)  # type: ignore[valid-type]
     one_size: bool = False
     unsaid: float = Field(0.1, ge=0, lt=1)
 
@@ -50,9 +52,14 @@ class MovingFashionSpec(DatasetSpec):
 
     @property
     def item_sizes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(sorted(set(self.sizes)))
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """One of these is drawn for each clip."""
         if self.one_size:
             return (self.item_size,)
-        return tuple((t, h, w) for t in sorted(set(self.frames)) for h in sorted(set(self.heights)) for w in sorted(set(self.widths)))
+        return tuple(product(sorted(self.frames), sorted(self.heights), sorted(self.widths)))
 
     @property
     def item_channels(self) -> int:
