@@ -110,7 +110,9 @@ def test_a_run_goes_on_as_it_was(clips, zoo, tmp_path, mixing):
 def test_two_processes_share_the_rows_of_a_step(clips, zoo, tmp_path, mixing):
     settings = [mixing, *GIVEN]
     train(read_recipe(str(clips), zoo, settings), tmp_path / "one", quiet=True)
-    done = subprocess.run(command(clips, tmp_path / "two", *settings, processes=2), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command(clips, tmp_path / "two", *settings, processes=2), capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     same_end(tmp_path / "two", tmp_path / "one")
     assert [row["epoch"] for row in deciding(tmp_path / "two")] == [row["epoch"] for row in deciding(tmp_path / "one")]

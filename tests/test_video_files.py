@@ -170,6 +170,9 @@ def test_a_video_model_is_sampled_to_clips_of_any_size(zoo, tmp_path, capsys, mo
     for wrong, told in [(["--fps", 0], "sampling.fps"), (["--num-frames", 0], "sampling.num_frames")]:
         assert told in refused(capsys, monkeypatch, "sample", spec, "--random-weights", *wrong)
     assert "is of clips" in refused(capsys, monkeypatch, "sample", "fashion-dit", "--format", "mp4")
+    told = refused(capsys, monkeypatch, "sample", "fashion-dit", "--out", tmp_path / "clip.gif")
+    assert told.endswith(f"clip.gif' is named like a file; say --out {tmp_path / 'clip'}")
+    assert not (tmp_path / "clip.gif").exists()
     drawn = build(resolve(str(spec), zoo).spec).sample(class_labels=["ash"], output_type="np")
     assert drawn.frames.shape == (1, 3, 8, 8, 1)
 

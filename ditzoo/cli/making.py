@@ -25,6 +25,7 @@ from ditzoo.errors import SamplingError
 from ditzoo.launched import speaks
 
 BATCH = 64  # with --num, where none is named
+ALONE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".webm", ".npz", ".tar")  # files, as people would name them
 
 if TYPE_CHECKING:
     from ditzoo.model_spec import ModelSpec
@@ -34,6 +35,15 @@ def add_to(group: click.Group) -> None:
     """Add these commands to the command line."""
     for command in (sample, train, latents):
         group.add_command(command)
+
+
+def is_a_folder(context: click.Context, option: click.Parameter, out: Path | None) -> Path | None:
+    """Refuse a folder for samples that is named like a single one."""
+    if out is not None and out.suffix.lower() in ALONE and not out.is_dir():
+        raise SamplingError(
+            f"--out is a folder, of samples, their grid and a sidecar, and '{out}' is named like a file; say --out {out.with_suffix('')}"
+        )
+    return out
 
 
 @click.command()
@@ -77,7 +87,13 @@ def add_to(group: click.Group) -> None:
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
 @click.option("--force", is_flag=True, help="Go on where memory is estimated not to suffice for a size.")
 @click.option("--random-weights", is_flag=True, help="Draw from fresh weights: noise, but the whole machine runs.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for pictures, grid and sidecar. Default: samples/NAME.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    callback=is_a_folder,
+    help="Folder for samples, grid and sidecar. Default: samples/NAME.",
+)
 @runtime_option
 @lock_option
 @set_option
