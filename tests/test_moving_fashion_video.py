@@ -49,6 +49,13 @@ def test_a_given_frame_stays_and_what_it_shows_goes_on(model, network):
     assert (motion == MOTIONS.index("up")).double().mean() > 0.7
 
 
+def test_lengths_that_it_was_trained_on_are_not_remarked_on(zoo):
+    backbone = zoo.spec("moving-fashion-video").backbone
+    assert all(backbone.remark((frames, 28, 28)) is None for frames in (1, 8, 12, 16))
+    assert "they have its first 6" in backbone.remark((6, 28, 28))
+    assert "24 frames, and the table of frames was trained with 16: it is continued" in backbone.remark((24, 28, 28))
+
+
 def test_other_words_and_sizes_are_refused(model):
     with pytest.raises(UnknownNameError, match="words that this model was not trained with: hat"):
         model.sample(prompt="hat, left")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from ditzoo.specs import PositionsSpec
+from ditzoo.specs import PositionsSpec, Positive
 
 if TYPE_CHECKING:
     from ditzoo.interfaces import Positions
@@ -20,7 +20,8 @@ class SineCosineSpec(PositionsSpec):
     It joins the tokens before block `joins` (Latte's before its first block along time, 1). Beyond the trained grid `extend` continues
     both tables, and `interpolate` squeezes the positions of an axis into its trained range; `stretch` does so too, and rows and columns
     span that range whatever their number, as in diffusers. Positions of rows and columns are divided by `interpolation_scale`, as where
-    training went on from a smaller size.
+    training went on from a smaller size. Clips of fewer frames than the trained grid are remarked on, unless they are as long as the
+    `shortest` of training.
     """
 
     kind: Literal["sincos"] = "sincos"
@@ -28,10 +29,11 @@ class SineCosineSpec(PositionsSpec):
     interpolation_scale: float = Field(1.0, gt=0)
     anchored: bool = True
     joins: int = Field(0, ge=0)
+    shortest: Positive | None = None
 
     def remark(self, grid: Sequence[int], trained: Sequence[int]) -> str | None:
         frames, known = grid[0], trained[0]
-        if frames in (1, known):
+        if frames in (1, known) or (self.shortest or known) <= frames < known:
             return None
         if frames < known:
             return f"{frames} frames, and the table of frames was trained with {known}: they have its first {frames}"
