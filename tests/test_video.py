@@ -214,5 +214,16 @@ def test_clips_have_the_motions_that_are_listed_and_what_is_there_twice_comes_tw
     stills = [made[index] for index in range(12) if told[index].size[0] == 1]
     assert stills
     assert all(item["pixels"].shape[:2] == (1, 1) for item in stills)
+    plain = zoo.part("dataset", fields | {"upright": 0.5}).build()
+    same = [torch.equal(made[index]["pixels"], plain[index]["pixels"]) for index in range(60)]
+    assert all(same[index] for index in range(60) if told[index].motion == 3)
+    assert 5 < same.count(False) < 35
+    for index in [index for index in range(60) if not same[index]][:5]:
+        first, stands = plain[index]["pixels"][0, 0], plain.articles[index]["pixels"][0]
+        assert any(
+            torch.allclose(first[top : top + 28, left : left + 28], stands, atol=1e-5)
+            for top in range(first.shape[0] - 27)
+            for left in range(first.shape[1] - 27)
+        )
     with pytest.raises(SpecError, match="motions.*at least 1 item"):
         zoo.validate(type(made.spec), {"motions": []}, source="x")

@@ -32,7 +32,8 @@ class Told(NamedTuple):
     motion: int
     speed: int
     place: tuple[float, float]  # of the article at first, as shares of the room that it leaves
-    phase: float  # of a turn or a bounce
+    phase: float  # of a bounce
+    angle: float  # at first, of a turn; degrees
     said: tuple[bool, bool, bool]  # article, motion and speed in the caption
 
 
@@ -53,11 +54,12 @@ class MovingFashion:
 
     def told(self, index: int) -> Told:
         """Draw what clip `index` is like, all but its article."""
-        numbers = torch.rand(9, generator=generator(self.spec.seed, "clip", index), dtype=torch.float64).tolist()
+        numbers = torch.rand(10, generator=generator(self.spec.seed, "clip", index), dtype=torch.float64).tolist()
         size = self.sizes[int(numbers[0] * len(self.sizes))]
-        said = tuple(number >= self.spec.unsaid for number in numbers[6:])
+        said = tuple(number >= self.spec.unsaid for number in numbers[6:9])
         motion = MOTIONS.index(self.spec.motions[int(numbers[1] * len(self.spec.motions))])
-        return Told(size, motion, int(numbers[2] * 2), (numbers[3], numbers[4]), numbers[5], said)
+        angle = 0.0 if numbers[9] < self.spec.upright else 360 * numbers[5]
+        return Told(size, motion, int(numbers[2] * 2), (numbers[3], numbers[4]), numbers[5], angle, said)
 
     def size_of(self, index: int) -> tuple[int, ...]:
         return self.told(index).size
@@ -96,7 +98,7 @@ def _goes(down: int, right: int) -> Move:
 
 def _turns(sign: int) -> Move:
     def move(picture: Tensor, time: int, told: Told) -> tuple[Tensor, int, int]:
-        angle = math.radians(360 * told.phase + sign * time * DEGREES[told.speed])
+        angle = math.radians(told.angle + sign * time * DEGREES[told.speed])
         turn = torch.tensor([[math.cos(angle), math.sin(angle), 0.0], [-math.sin(angle), math.cos(angle), 0.0]])
         grid = F.affine_grid(turn[None], [1, 1, *picture.shape], align_corners=False)
         return F.grid_sample(picture[None, None], grid, align_corners=False)[0, 0], 0, 0

@@ -21,7 +21,8 @@ class MovingFashionSpec(DatasetSpec):
 
     Items have captions such as "ankle boot, left, fast", of which `unsaid` leaves a part out. Clip i has article i of `articles`, over and
     over, and otherwise depends on (`seed`, i) alone. Its frames, height, width and motion are each one of `frames`, `heights`, `widths` and
-    `motions`, and what is there twice comes twice as often; `one_size` makes every clip of the largest. Of one frame it is a still.
+    `motions`, and what is there twice comes twice as often; `one_size` makes every clip of the largest. Of one frame it is a still. Of the
+    clips that turn a share `upright` begins as the article stands in its picture, the others turned by any angle.
     """
 
     kind: Literal["moving-fashion"] = "moving-fashion"
@@ -33,6 +34,7 @@ class MovingFashionSpec(DatasetSpec):
     widths: tuple[Positive, ...] = Field((28, 36, 40), min_length=1)
     motions: tuple[Literal[MOTIONS], ...] = Field(MOTIONS, min_length=1)  # type: ignore[valid-type]
     one_size: bool = False
+    upright: float = Field(0, ge=0, le=1)
     unsaid: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
