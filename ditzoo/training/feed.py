@@ -129,12 +129,9 @@ class Buckets(Batches):
         super().__init__(recipe, dataset, codec, backbone, accelerator)
         self.size, self.count = self.size_of(), cache(self._count)
         self.counted, self.total = 0, 0  # steps, and their items
-        self.ahead = self.sizes(0, recipe.length.steps).whole()
+        self.ahead = self.order(0, recipe.length.steps).whole()
 
-    def order(self, first: int, last: int) -> Iterable[list[int]]:
-        return self.sizes(first, last)
-
-    def sizes(self, first: int, last: int) -> OneSize:
+    def order(self, first: int, last: int) -> OneSize:
         return OneSize(len(self.dataset), self.size, self.count, self.recipe.seed, first, last, self.index, self.processes)
 
     def _count(self, size: tuple[int, ...]) -> int:
