@@ -26,7 +26,7 @@ from ditzoo.interfaces import Dataset, Features
 from ditzoo.zoo import Zoo
 
 AT_ONCE, TIMES = 16, 4
-TEST = {"kind": "moving-fashion", "articles": {"kind": "fashion-mnist", "split": "test"}, "unsaid": 0.0, "one_size": True}
+TEST = {"kind": "moving-fashion", "articles": {"kind": "fashion-mnist", "split": "test"}, "unsaid": 0.0, "upright": 0.9, "one_size": True}
 
 
 def strayed(network: Features, pixels: Tensor) -> Tensor:
