@@ -18,6 +18,7 @@ from ditzoo_features.shipped import Small
 VALUES = (10, 7, 2)  # of article, motion, speed
 FRAME, MOVEMENT = 128, 64  # features of a frame, and of how frames follow one another
 SIDE = 28  # of what is looked at in a frame: an article
+TIE = 1e-4  # pixels: so near to half of one a middle counts as half; sums in float32 differ by 1e-6 between batches and machines
 LAYERS = ((1, 48), (48, 48), (48, 96), (96, 144), (144, 192), (192, 192))  # channels in and out; after every other the map is halved
 
 
@@ -65,7 +66,7 @@ def centred(frames: Tensor) -> Tensor:
     """Roll frames (N, 1, H, W) so that what is bright lies in the middle, and cut that out: (N, 1, 28, 28).
 
     What leaves a frame comes back opposite, so an article that the edge cuts is whole again. The middle of what is on a ring is the phase
-    of its first harmonic.
+    of its first harmonic. Of an even extent that is often half a pixel, and then the next whole one is taken, whatever the last bits say.
     """
     light, places = (frames[:, 0] + 1).clamp(min=0), []
     side = torch.arange(SIDE, device=frames.device) - SIDE // 2
@@ -74,7 +75,7 @@ def centred(frames: Tensor) -> Tensor:
         turns = torch.arange(extent, device=frames.device) * (2 * math.pi / extent)
         line = light.sum(other)  # (N, extent)
         middle = torch.atan2(line @ turns.sin(), line @ turns.cos()) * (extent / (2 * math.pi))
-        places.append((middle.round().long()[:, None] + side) % extent)
+        places.append(((middle + 0.5 + TIE).floor().long()[:, None] + side) % extent)
     rows, columns = places
     return frames[torch.arange(len(frames), device=frames.device)[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
 
