@@ -4,8 +4,8 @@
 
 Image-to-video: the first frame of clips that no training clip shares an article with is given with their captions. `distance` is the mean
 distance of later frames to the first in the features of `motion-cnn`, beside that of the real clips; `motion` and `article` are the shares
-that the network reads as they were asked for. Extension: clips of four times the trained length, a quarter of each window known; agreement
-in the first window and in the last.
+that the network reads as they were asked for. Extension: clips of four times the trained length, as the model's own sampler draws them, or
+with `--chain` each window going on from the last quarter of the one before; agreement in the first window and in the last.
 """
 
 from __future__ import annotations
@@ -53,12 +53,11 @@ def drawn(model: Model, network: Features, clips: Dataset, rows: Sequence[int]) 
     return {"distance": strayed(network, made), "real": strayed(network, real), "right": right(network, made, wanted)}
 
 
-def extended(model: Model, network: Features, clips: Dataset, rows: Sequence[int], frames: int) -> dict[str, Tensor]:
+def extended(model: Model, network: Features, clips: Dataset, rows: Sequence[int], frames: int, chain: bool) -> dict[str, Tensor]:
     """Draw long clips; return what is right in their first window and in their last."""
     asked, wanted = [clips[row]["item"] for row in rows], clips.attributes[list(rows)]  # type: ignore[attr-defined]
-    made = model.sample(
-        prompt=asked, num_frames=TIMES * frames, window=frames, overlap=frames // 4, output_type="pt", seed=1, first_index=rows[0]
-    )
+    windows = {"window": frames, "overlap": frames // 4} if chain else {}
+    made = model.sample(prompt=asked, num_frames=TIMES * frames, output_type="pt", seed=1, first_index=rows[0], **windows)
     pixels = made.frames * 2 - 1
     return {"first": right(network, pixels[:, :, :frames], wanted), "last": right(network, pixels[:, :, -frames:], wanted)}
 
@@ -73,6 +72,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--count", type=int, default=500, help="clips from a given frame")
     parser.add_argument("--long", type=int, default=200, help="clips of four times the length")
+    parser.add_argument("--chain", action="store_true", help="long clips go on from their own end, window by window")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     words = parser.parse_args()
     zoo = Zoo.installed()
@@ -86,9 +86,9 @@ def main() -> None:
     made: dict[str, Any] = {"from a frame": {"clips": words.count, "distance": distance, "of real clips": real, "ratio": distance / real}}
     made["from a frame"] |= {"article": article, "motion": motion}
     print(f"from a frame: distance {distance:.3f}, {distance / real:.2f} of real clips'; article {article:.3f}, motion {motion:.3f}")
-    long = [extended(model, network, clips, rows, frames) for rows in tqdm(parts(words.long), desc="extended")]
+    long = [extended(model, network, clips, rows, frames, words.chain) for rows in tqdm(parts(words.long), desc="extended")]
     ends = {name: torch.cat([one[name] for one in long]).mean(0).tolist() for name in ("first", "last")}
-    made["extended"] = {"clips": words.long, "frames": TIMES * frames} | {
+    made["extended"] = {"clips": words.long, "frames": TIMES * frames, "chain": words.chain} | {
         f"{name} window": {"article": shares[0], "motion": shares[1]} for name, shares in ends.items()
     }
     for name, shares in ends.items():

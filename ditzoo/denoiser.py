@@ -42,9 +42,9 @@ def guided(cond: Cond, null: Cond | None, guidance: Guidance, scales: Tensor | N
 class Denoiser:
     """`denoise(x, t) -> Prediction` for one run: a backbone under a schedule, guided by branches.
 
-    `evaluate` is how their outputs come about; None runs them as one batch, each to its own depth. Of frames that are given it sees and
-    predicts the given data, whatever x has there. `steps` is in how many the schedule is walked: what depends on its times alone is then
-    computed for all of them at once.
+    Their outputs come about as one batch, each to its own depth, or as a depth `policy` has it; `evaluate` takes the place of both. Of
+    frames that are given it sees and predicts the given data, whatever x has there. `steps` is in how many the schedule is walked: what
+    depends on its times alone is then computed for all of them at once.
     """
 
     backbone: Backbone
@@ -52,6 +52,7 @@ class Denoiser:
     branches: Branches
     ledger: Ledger = field(default_factory=Ledger)
     rescale: float = 0.0
+    policy: DepthPolicy | None = None
     evaluate: Evaluate | None = None
     given: Given | None = None
     steps: int | None = None
@@ -61,9 +62,16 @@ class Denoiser:
         """The counted passes of this run."""
         return Passes(self.backbone, self.schedule, self.ledger, given=self.given, steps=self.steps)
 
+    @cached_property
+    def outputs(self) -> Evaluate:
+        """What evaluates the looks of this run; a policy's memory of them is in it."""
+        if self.evaluate is not None:
+            return self.evaluate
+        return self.passes.together if self.policy is None else self.policy.follow(self.passes)
+
     def under(self, policy: DepthPolicy) -> Denoiser:
         """Return the same with its branches evaluated as a depth policy has it."""
-        return replace(self, evaluate=policy.follow(self.passes))
+        return replace(self, policy=policy)
 
     def __call__(self, x: Tensor, t: Tensor) -> Prediction:
         """Predict from x (B, C, *S) at scalar t, or at the times of its frames (1, T)."""
@@ -71,7 +79,7 @@ class Denoiser:
         latest = float(t.max())
         branches = self.branches(latest)
         seen = x if self.given is None else self.given.laid(x)
-        outputs = (self.evaluate or self.passes.together)(branches, seen, t)
+        outputs = self.outputs(branches, seen, t)
         prediction = self.schedule.split(weighed(branches, outputs, x.shape[1], self.rescale), seen, t)
         if self.given is not None:
             prediction = self.given.held(prediction, x, t, self.schedule)

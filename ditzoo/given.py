@@ -30,6 +30,10 @@ class Given:
     def rows(self, index: slice) -> Given:
         return Given(self.frames[index], self.kept)
 
+    def within(self, place: Sequence[slice]) -> Given:
+        """Return what is given of a part of each clip, a slice for each axis of (T, H, W)."""
+        return Given(self.frames[(slice(None), slice(None), *place)], self.kept[place[0]])
+
     def to(self, like: Tensor) -> Given:
         """Return the same in dtype and on the device of `like`."""
         return Given(self.frames.to(like), self.kept.to(like.device))

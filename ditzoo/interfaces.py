@@ -358,6 +358,7 @@ class Passage:
     weights: Tensor  # (B,) what the squared error of each row weighs
     pixels: Tensor  # (B, 3 or 1, *S) the clean pictures in [-1, 1]; none of packed clips
     backbone: Backbone
+    prompt: Prompt
     counts: Tensor | None = None  # what an element's error counts, to be broadcast over `target`; None: all count alike
 
     def squared(self, found: Tensor, wanted: Tensor) -> Tensor:

@@ -46,13 +46,13 @@ def check_latent(spec: ModelSpec) -> Iterator[Problem]:
 
 
 def check_grid(spec: ModelSpec) -> Iterator[Problem]:
-    """The size asked for can be coded, and the backbone's position table can serve its latent."""
+    """The size asked for can be coded, and the backbone's position table can serve its latent, or what the sampler shows of it at once."""
     try:
         size = spec.latent_size()
     except (ValueError, SamplingError) as error:
         yield "sampling", str(error)
         return
-    if problem := spec.backbone.check_size(size):
+    if problem := spec.backbone.check_size(spec.sampler.seen(size)):
         yield "sampling", f"{problem}"
 
 

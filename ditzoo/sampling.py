@@ -139,7 +139,7 @@ def sample(
         beside={"prompt_2": negative_prompt_2, "prompt_3": negative_prompt_3},
         shared=shared,
     )
-    if remark := spec.backbone.remark(spec.latent_size()):
+    if remark := spec.backbone.remark(spec.sampler.seen(spec.latent_size())):
         warnings.warn(f"'{spec.name}': {remark}", SamplingWarning, stacklevel=3)
     size = (spec.backbone.in_channels, *spec.latent_size())
     wanted = (len(items), *size)

@@ -217,6 +217,10 @@ class SamplerSpec(Part):
         """The order of convergence that this sampler has on a smooth path, or None where it promises none."""
         return None
 
+    def seen(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return how much of a latent of `size` the network sees at once."""
+        return tuple(size)
+
     def check_steps(self, steps: int) -> str | None:
         """Say why this sampler cannot do what it says in so many steps and what to do, or return None if it can."""
         return None

@@ -45,8 +45,12 @@ def stretches(spec: ModelSpec, window: int, overlap: int | None = None, *, num_f
         raise SamplingError(f"windows of {window} frames cannot share {known}; give an overlap from 1 to {window - 1}")
     within = adjusted(spec, num_frames=window)
     placed(within, known, within.pixel_size()[1:], "first")
-    starts = [*range(0, total - window, window - known), total - window]
-    return [range(start, start + window) for start in starts]
+    return [range(start, start + window) for start in spread(total, window, known)]
+
+
+def spread(total: int, window: int, shared: int) -> list[int]:
+    """Return where windows on an axis of `total` begin, each two sharing at least `shared`, the last at the end of the axis."""
+    return [*range(0, total - window, window - shared), total - window]
 
 
 def sample_windows(

@@ -139,3 +139,53 @@ def test_a_run_trains_exits_beside_the_last_block(recipe, zoo, tmp_path):
 def test_what_cannot_be_had_is_refused(recipe, capsys, monkeypatch, tmp_path, setting, told):
     message = refused(capsys, monkeypatch, "train", recipe, "--out", tmp_path, "--set", setting)
     assert told in message, message
+
+WORDS = {"kind": "text-tokens", "vocabulary": ["coat", "pullover", "bag", "left", "right"], "length": 3, "heads": 2}
+
+
+def speaking(zoo, **parts):
+    torch.manual_seed(0)
+    return build(zoo.model(tiny(prompt=WORDS, **parts)))
+
+
+def distances(prompt):
+    vectors = prompt.encode([(word,) for word in range(5)]).vec
+    return torch.cdist(vectors, vectors)
+
+
+def test_words_are_drawn_apart_up_to_a_share_of_what_they_are_on_average(zoo):
+    model = speaking(zoo)
+    prompt = model.prompt
+    with torch.no_grad():
+        prompt.table.weight[1] = prompt.table.weight[0] + 0.001  # a pullover is a coat
+    spec = zoo.part("loss", {"kind": "words-apart", "margin": 0.6})
+    trainee = Trainee(model, [spec.build(model.spec)])
+    x, t = torch.randn(3, 3, 8, 8), torch.tensor([10.0, 500.0, 900.0])
+
+    def term():
+        return trainee(x, t, ["coat", "bag left", ""], x, torch.ones(3), x)[1][0]
+
+    apart = distances(prompt)
+    ratio = apart / apart[apart > 0].mean()
+    expected = sum(max(0.0, 0.6 - float(ratio[a, b])) ** 2 for a in range(5) for b in range(5) if a != b) / 5
+    assert term().tolist() == pytest.approx([expected] * 3, abs=1e-5)
+    assert expected > 0.1
+    with torch.no_grad():
+        prompt.pooled.weight *= 3
+        prompt.pooled.bias *= 3
+    assert float(term()[0]) == pytest.approx(expected, abs=1e-5)  # no way out by growing
+    optimizer = torch.optim.Adam(prompt.parameters(), lr=1e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        term().mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        apart = distances(prompt)
+    assert float(apart[0, 1] / apart[apart > 0].mean()) > 0.55
+
+
+def test_words_are_of_a_vocabulary(zoo):
+    loss = zoo.part("loss", {"kind": "words-apart"})
+    assert "prompt 'label' has none; choose model.prompt.kind='text-tokens'" in loss.check(zoo.model(tiny()))
+    assert "has one" in loss.check(zoo.model(tiny(prompt=WORDS | {"vocabulary": ["bag"]})))
+    assert loss.check(speaking(zoo).spec) is None

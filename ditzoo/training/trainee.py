@@ -52,5 +52,6 @@ class Trainee(nn.Module):
         out = backbone.head(stream)
         if not self.losses:
             return out, []
-        passage = Passage({depth: streams[depth] for depth in self.depths}, out, target, weights, pixels, backbone, counts)
+        seen = {depth: streams[depth] for depth in self.depths}
+        passage = Passage(seen, out, target, weights, pixels, backbone, self.model.prompt, counts)
         return out, [loss(passage) for loss in self.losses]

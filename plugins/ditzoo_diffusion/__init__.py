@@ -11,6 +11,7 @@ from ditzoo.specs import Part
 def ditzoo_parts() -> list[type[Part]]:
     from ditzoo_diffusion import schedules, spacings, specs
     from ditzoo_diffusion.borrowed_spec import BorrowedSpec
+    from ditzoo_diffusion.windowed_spec import MultiDiffusionSpec
 
     return [
         schedules.LinearSpec,
@@ -33,6 +34,7 @@ def ditzoo_parts() -> list[type[Part]]:
         specs.ChurnSpec,
         specs.SDESpec,
         BorrowedSpec,
+        MultiDiffusionSpec,
     ]
 
 

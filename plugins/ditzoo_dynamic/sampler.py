@@ -33,10 +33,9 @@ class EarlyExit(Sampler):
         return self.inner.invert(denoise, x, schedule, steps)
 
     def prepare(self, denoiser: Denoiser) -> Denoiser:
-        """Lay guidance's own depths over the branches, and the policy under them."""
-        denoiser = self.inner.prepare(denoiser)
+        """Lay guidance's own depths over the branches, and the policy under them; the inner sampler finds both."""
         branches = denoiser.branches
-        return replace(denoiser, branches=lambda t: self.steered(t, branches(t))).under(self.policy)
+        return self.inner.prepare(replace(denoiser, branches=lambda t: self.steered(t, branches(t))).under(self.policy))
 
     def steered(self, t: float, branches: Sequence[Branch]) -> list[Branch]:
         """Return guidance's branches with the unconditional one cut short, and one more at an exit that guides too.

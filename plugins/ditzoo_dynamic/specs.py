@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -154,6 +155,9 @@ class EarlyExitSpec(SamplerSpec):
     @property
     def promised_order(self) -> int | None:
         return self.inner.promised_order if self.policy == UniformSpec() else None
+
+    def seen(self, size: Sequence[int]) -> tuple[int, ...]:
+        return self.inner.seen(size)
 
     def check_steps(self, steps: int) -> str | None:
         return self.inner.check_steps(steps)

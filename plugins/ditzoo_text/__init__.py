@@ -9,11 +9,12 @@ from ditzoo.specs import Part
 
 @hookimpl
 def ditzoo_parts() -> list[type[Part]]:
+    from ditzoo_text.apart_spec import WordsApartSpec
     from ditzoo_text.sd3_text import SD3TextSpec
     from ditzoo_text.transformers_text import TransformersTextSpec
     from ditzoo_text.words import TextTokensSpec
 
-    return [TextTokensSpec, TransformersTextSpec, SD3TextSpec]
+    return [TextTokensSpec, TransformersTextSpec, SD3TextSpec, WordsApartSpec]
 
 
 @hookimpl

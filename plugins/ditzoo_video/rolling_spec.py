@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -29,6 +30,9 @@ class RollingSpec(SamplerSpec):
     @property
     def promised_order(self) -> int | None:
         return 1
+
+    def seen(self, size: Sequence[int]) -> tuple[int, ...]:
+        return (min(self.window, size[0]), *size[1:]) if len(size) == 3 else tuple(size)
 
     def check(self, model: ModelSpec) -> str | None:
         backbone = model.backbone
