@@ -140,6 +140,7 @@ def test_what_cannot_be_had_is_refused(recipe, capsys, monkeypatch, tmp_path, se
     message = refused(capsys, monkeypatch, "train", recipe, "--out", tmp_path, "--set", setting)
     assert told in message, message
 
+
 WORDS = {"kind": "text-tokens", "vocabulary": ["coat", "pullover", "bag", "left", "right"], "length": 3, "heads": 2}
 
 
