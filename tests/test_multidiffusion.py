@@ -126,6 +126,10 @@ def test_longer_clips_are_not_remarked_on_where_the_network_sees_none(zoo):
         ({"window": [6, 8, 8, 8]}, "sampler.window=6x8x8x8 has 4 axes, and the latent 6x8x8 has 3"),
         ({"window": [6, 3]}, "sampler.window=6x3: .*patch"),
         ({"inner": WINDOWED}, "sampler.inner lays windows itself; name the solver there"),
+        (
+            {"kind": "early-exit", "inner": WINDOWED | {"inner": {"kind": "early-exit", "inner": "ddim"}}, "window": None},
+            "sampler.inner is an early-exit sampler itself",
+        ),
         ({"overlap": 1.0}, "overlap"),
         ({"window": []}, "window"),
         ({"window": [0]}, "window"),
@@ -134,7 +138,7 @@ def test_longer_clips_are_not_remarked_on_where_the_network_sees_none(zoo):
 )
 def test_what_cannot_be_windowed_is_refused(zoo, sampler, message):
     with pytest.raises(SpecError, match=message):
-        build(spec_of(zoo, schedule="cosine", sampler=WINDOWED | sampler))
+        build(spec_of(zoo, schedule="cosine", sampler={name: value for name, value in (WINDOWED | sampler).items() if value is not None}))
 
 
 def test_the_command_line_says_which_window_does_not_fit(tmp_path, zoo, capsys, monkeypatch):

@@ -49,7 +49,7 @@ def calibrate(
     from ditzoo.files import write_text
 
     found = open_model(name, settings, lock).opened()
-    if getattr(found.spec.sampler, "policy", None) is not None:
+    if "leaves-early" in found.spec.sampler.provides_now:
         raise SamplingError(
             f"sampler '{found.spec.sampler.kind}' leaves early already; set sampler.kind to the solver that is to be calibrated"
         )

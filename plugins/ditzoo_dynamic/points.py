@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from ditzoo.catalogue import read_toml
 from ditzoo.errors import EvaluationError
 from ditzoo.model_spec import ModelSpec
-from ditzoo.specs import Positive, Spec
+from ditzoo.specs import Positive, SamplerSpec, Spec
 from ditzoo.zoo import Zoo
 
 SOLVERS = ("ab2", "dpm-solver++", "unipc")  # beside the model's own, where steps are few
@@ -69,14 +69,23 @@ def inline(value: Any) -> str:
     return f"'{value}'" if isinstance(value, str) else repr(value)
 
 
+def solver_of(spec: ModelSpec) -> SamplerSpec:
+    """Return the model's solver: its sampler, or what that lies around, as early exit and windows do."""
+    part = spec.sampler
+    while isinstance(inner := getattr(part, "inner", None), SamplerSpec):
+        part = inner
+    return part
+
+
 def own_solver(spec: ModelSpec) -> dict[str, Any]:
     """Return the model's solver as data, without what is as always."""
-    return {"kind": spec.sampler.kind} | spec.sampler.model_dump(mode="json", exclude_defaults=True)
+    solver = solver_of(spec)
+    return {"kind": solver.kind} | solver.model_dump(mode="json", exclude_defaults=True)
 
 
 def solvers(spec: ModelSpec) -> dict[str, dict[str, Any]]:
     """Return the solvers that a frontier is drawn with: the model's own, and those that need few steps; clipping as it does."""
-    own, clip = own_solver(spec), getattr(spec.sampler, "clip", None)
+    own, clip = own_solver(spec), getattr(solver_of(spec), "clip", None)
     others = ({"kind": kind} | ({"clip": clip} if clip is not None else {}) for kind in SOLVERS)
     return {str(own["kind"]): own} | {str(one["kind"]): one for one in others if one["kind"] != own["kind"]}
 

@@ -135,6 +135,8 @@ class EarlyExitSpec(SamplerSpec):
     """
 
     kind: Literal["early-exit"] = "early-exit"
+    provides: ClassVar[frozenset[str]] = frozenset({"leaves-early"})
+
     inner: SamplerSlot
     policy: PolicySlot = UniformSpec()
     null_exit: Positive | None = None
@@ -146,7 +148,7 @@ class EarlyExitSpec(SamplerSpec):
 
     @property
     def provides_now(self) -> frozenset[str]:
-        return self.inner.provides_now | self.policy.provides_now
+        return self.provides | self.inner.provides_now | self.policy.provides_now
 
     @property
     def requires_now(self) -> frozenset[str]:
@@ -166,7 +168,7 @@ class EarlyExitSpec(SamplerSpec):
         for field, depth in (("null_exit", self.null_exit), ("internal.exit", self.internal.exit if self.internal else None)):
             if depth is not None and (problem := unreadable(model, depth)):
                 return f"sampler.{field}={depth}: {problem}"
-        if isinstance(self.inner, EarlyExitSpec):
+        if "leaves-early" in self.inner.provides_now:
             return "sampler.inner is an early-exit sampler itself; name the solver there, and set policy and exits outside"
         return self.inner.check(model) or self.policy.check(model)
 
