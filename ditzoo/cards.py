@@ -33,9 +33,10 @@ class Figures(BaseModel):
 
 
 def figures_key(spec: ModelSpec) -> str:
-    """Hash everything that the figures depend on: the parts with parameters, and the latent size."""
+    """Hash everything that the figures depend on: the parts with parameters, and how much of a latent is seen at once."""
     parts = [spec.backbone, spec.conditioning, spec.prompt]
-    text = json.dumps([part.model_dump(mode="json", exclude={"names"}) for part in parts] + [list(spec.latent_size())], sort_keys=True)
+    seen = spec.sampler.seen(spec.latent_size())
+    text = json.dumps([part.model_dump(mode="json", exclude={"names"}) for part in parts] + [list(seen)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

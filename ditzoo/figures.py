@@ -30,11 +30,11 @@ Result = TypeVar("Result")
 CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch counts the other kernels itself
 
 
-def figures(spec: ModelSpec, size: Sequence[int] | None = None) -> Figures:
-    """Compute the figures of one forward pass of one sample at the spec's latent size, or at `size`, without guidance."""
+def figures(spec: ModelSpec) -> Figures:
+    """Compute the figures of one forward pass of one sample at the spec's size, or what its sampler shows of it at once; no guidance."""
     model = build_meta(spec).to("meta")
-    x = torch.zeros(1, spec.backbone.in_channels, *(size or spec.latent_size()), device="meta")
-    t = torch.zeros(1, device="meta")
+    size = (spec.backbone.in_channels, *spec.sampler.seen(spec.latent_size()))
+    x, t = torch.zeros(1, *size, device="meta"), torch.zeros(1, device="meta")
     cond = model.prompt.encode(spec.prompt.default(1))
     tokens = 0
 

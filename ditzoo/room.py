@@ -6,7 +6,6 @@ import torch
 
 from ditzoo.cards import figures_of
 from ditzoo.errors import SamplingError
-from ditzoo.figures import figures
 from ditzoo.machine import available_bytes
 from ditzoo.model_spec import ModelSpec
 from ditzoo.specs import shape
@@ -25,12 +24,12 @@ def bytes_a_picture(spec: ModelSpec, free: float = float("inf")) -> int:
 
     A size whose tokens alone are beyond `free` is not built, for its positions would not fit either: the bytes are then the least.
     """
-    branches, size = 1 if spec.guidance.scale == 1 else 2, spec.sampler.seen(spec.latent_size())
+    branches = 1 if spec.guidance.scale == 1 else 2
     if "packs" in spec.backbone.provides_now:
-        least = spec.backbone.tokens_of(size) * spec.backbone.width * LEAST * FP32 * branches
+        least = spec.backbone.tokens_of(spec.sampler.seen(spec.latent_size())) * spec.backbone.width * LEAST * FP32 * branches
         if least > free:
             return least
-    return figures(spec, size).activation_bytes * branches
+    return figures_of(spec, None).activation_bytes * branches
 
 
 def check_room(spec: ModelSpec, batch: int, device: torch.device, dtype: torch.dtype, *, weights: bool) -> None:

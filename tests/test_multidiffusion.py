@@ -6,13 +6,17 @@ import warnings
 
 import pytest
 import torch
-from conftest import refused, wake
+from conftest import refused, run_ditzoo, wake
+from PIL import Image
 from test_given import frames_of, spec_of
 
 from ditzoo.assemble import build
 from ditzoo.denoiser import Denoiser, guided
 from ditzoo.errors import SamplingWarning, SpecError
 from ditzoo.model_spec import Guidance
+from ditzoo.request import adjusted
+from ditzoo.room import bytes_a_picture
+from ditzoo.sources import resolve
 from ditzoo.windows import spread
 
 WINDOWED = {"kind": "multidiffusion", "inner": "ddim", "window": [6]}
@@ -139,6 +143,17 @@ def test_longer_clips_are_not_remarked_on_where_the_network_sees_none(zoo):
 def test_what_cannot_be_windowed_is_refused(zoo, sampler, message):
     with pytest.raises(SpecError, match=message):
         build(spec_of(zoo, schedule="cosine", sampler={name: value for name, value in (WINDOWED | sampler).items() if value is not None}))
+
+
+def test_the_command_line_draws_what_a_table_does_not_serve_and_estimates_the_memory_of_a_window(zoo, tmp_path):
+    wide = ["--height", "28", "--width", "70", "--steps", "2", "-n", "1"]
+    windows = "sampler={kind='multidiffusion', inner='ddim', window=[28, 28], overlap=0.25}"
+    done = run_ditzoo("sample", "fashion-dit", *wide, "--set", windows, "--out", tmp_path / "wide")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "wide" / "00000.png") as picture:
+        assert picture.size == (70, 28)
+    own, larger = (adjusted(resolve("fashion-dit", zoo, [windows]).spec, height=28, width=width) for width in (28, 700))
+    assert bytes_a_picture(own) == bytes_a_picture(larger)
 
 
 def test_the_command_line_says_which_window_does_not_fit(tmp_path, zoo, capsys, monkeypatch):
