@@ -72,11 +72,12 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--count", type=int, default=500, help="clips from a given frame")
     parser.add_argument("--long", type=int, default=200, help="clips of four times the length")
+    parser.add_argument("--set", dest="settings", action="append", default=[], help="a setting over the model, as 'ditzoo sample' takes it")
     parser.add_argument("--chain", action="store_true", help="long clips go on from their own end, window by window")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     words = parser.parse_args()
     zoo = Zoo.installed()
-    model = ditzoo.load(words.model, zoo=zoo)
+    model = ditzoo.load(words.model, zoo=zoo, settings=words.settings)
     clips, network = zoo.part("dataset", TEST).build(), zoo.part("features", "motion-cnn").build()  # type: ignore[attr-defined]
     frames = model.spec.pixel_size()[0]
     given = [drawn(model, network, clips, rows) for rows in tqdm(parts(words.count), desc="from a frame")]
@@ -94,7 +95,7 @@ def main() -> None:
     for name, shares in ends.items():
         print(f"{TIMES * frames} frames, {name} window: article {shares[0]:.3f}, motion {shares[1]:.3f}")
     if words.out:
-        words.out.write_text(json.dumps(made | {"model": words.model}, indent=1) + "\n", encoding="utf-8")
+        words.out.write_text(json.dumps(made | {"model": words.model, "settings": words.settings}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

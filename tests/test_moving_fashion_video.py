@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
 import ditzoo
-from ditzoo.errors import SamplingError, UnknownNameError
+from ditzoo.errors import SamplingError, SamplingWarning, UnknownNameError
 
 COUNT, STEPS = 16, 10
 ARTICLES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -47,6 +49,25 @@ def test_a_given_frame_stays_and_what_it_shows_goes_on(model, network):
     article, motion, _ = network.see(clips.frames * 2 - 1).attributes.unbind(1)
     assert (article == ARTICLES.index("sneaker")).double().mean() > 0.7
     assert (motion == MOTIONS.index("up")).double().mean() > 0.7
+
+
+def test_longer_clips_move_to_their_end(model, network):
+    asked = ["sneaker, left, fast", "bag, down, fast", "trouser, right, slow", "ankle boot, up, fast"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SamplingWarning)
+        clips = model.sample(
+            prompt=asked, num_frames=24, height=28, width=28, num_inference_steps=STEPS, seed=4, output_type="latent"
+        ).images
+    article, motion, _ = network.see(clips[:, :, -8:]).attributes.unbind(1)
+    assert (motion == torch.tensor([0, 3, 1, 2])).sum() >= 3
+    assert (article == torch.tensor([7, 8, 1, 9])).sum() >= 2
+
+
+@torch.no_grad()
+def test_no_two_words_are_one(model):
+    words = model.prompt.encode([(word,) for word in range(len(model.spec.prompt.vocabulary))]).vec
+    apart = torch.pdist(words)
+    assert apart.min() > 0.65 * apart.mean()
 
 
 def test_lengths_that_it_was_trained_on_are_not_remarked_on(zoo):
