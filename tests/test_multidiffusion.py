@@ -12,7 +12,7 @@ from test_given import frames_of, spec_of
 
 from ditzoo.assemble import build
 from ditzoo.denoiser import Denoiser, guided
-from ditzoo.errors import SamplingWarning, SpecError
+from ditzoo.errors import SamplingError, SamplingWarning, SpecError
 from ditzoo.model_spec import Guidance
 from ditzoo.request import adjusted
 from ditzoo.room import bytes_a_picture
@@ -48,6 +48,20 @@ def test_a_look_is_the_mean_of_the_windows_each_weighing_more_in_its_midst(zoo):
     tent = torch.tensor([1.0, 2, 3, 3, 2, 1])
     up, down = tent[:3, None, None], tent[3:, None, None]
     torch.testing.assert_close(seen.x0[:, :, 3:6], (one[:, :, 3:] * down + two[:, :, :3] * up) / (up + down))
+
+
+def test_it_is_walked_backwards_within_one_window_alone(zoo):
+    model = build(spec_of(zoo, sampler=WINDOWED | {"inner": "euler"})).requires_grad_(False)
+    sampler, schedule = model.spec.sampler.build(), model.spec.schedule.build()
+    cond = model.prompt.encode([1])
+    denoiser = Denoiser(model.backbone, schedule, guided(cond, None, Guidance()))
+    x = torch.randn(1, 1, 6, 8, 8) * 0.1
+    (*_, back), (*_, plain) = (one.invert(denoiser, x, schedule, 4) for one in (sampler, zoo.part("sampler", "euler").build()))
+    assert torch.equal(back, plain)
+    with pytest.raises(
+        SamplingError, match="not walked backwards through windows, and 9x8x8 takes 2; give what fits into sampler.window=6"
+    ):
+        sampler.invert(denoiser, torch.randn(1, 1, 9, 8, 8), schedule, 4)
 
 
 def test_windows_cover_an_axis_and_share_what_they_are_to_share(zoo):

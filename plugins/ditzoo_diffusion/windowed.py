@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from ditzoo.denoiser import Denoiser
+from ditzoo.errors import SamplingError
 from ditzoo.interfaces import Denoise, Evaluate, Sampler, Schedule
 from ditzoo.noise import Noise
 from ditzoo.passes import Branch
+from ditzoo.specs import shape
 from ditzoo.windows import spread
 
 Place = tuple[slice, ...]  # of a window, a slice for each axis of S
@@ -36,6 +38,11 @@ class MultiDiffusion(Sampler):
         return self.inner.evaluations(steps)
 
     def invert(self, denoise: Denoise, x: Tensor, schedule: Schedule, steps: int) -> Iterator[Tensor]:
+        if len(places := self.places(x.shape[2:])) > 1:
+            raise SamplingError(
+                f"sampler 'multidiffusion' is not walked backwards through windows, and {shape(x.shape[2:])} takes {len(places)}; "
+                f"give what fits into sampler.window={shape(self.window)}, or set sampler.kind to the solver"
+            )
         return self.inner.invert(denoise, x, schedule, steps)
 
     def prepare(self, denoiser: Denoiser) -> Denoiser:
