@@ -128,7 +128,7 @@ def test_a_run_trains_exits_beside_the_last_block(recipe, zoo, tmp_path):
         (EXITS[0], "model.exits are trained by none of the losses; add one: losses=[{kind='exits'}], or leave model.exits out"),
         (
             REPA.replace("repa", "reqa"),
-            "losses.0: no installed plugin offers loss kind 'reqa'; installed: exits, flops, repa; did you mean 'repa'?",
+            "losses.0: no installed plugin offers loss kind 'reqa'; installed: exits, flops, repa, words-apart; did you mean 'repa'?",
         ),
         (
             REPA.replace("fashion-cnn", "fashion-cnm"),
