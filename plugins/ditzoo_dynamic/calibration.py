@@ -24,6 +24,7 @@ from ditzoo.request import Steering
 from ditzoo.sampling import denoiser_of
 from ditzoo_dynamic.budget import Choice, cheapest
 from ditzoo_dynamic.planned import Planned, fingerprint
+from ditzoo_dynamic.points import solver_of
 from ditzoo_dynamic.policy_specs import DepthTable
 
 SERVES = (0.8, 1.25)  # numbers of steps that a table serves, as shares of those it was calibrated on; of twice as many it loses far more
@@ -98,7 +99,7 @@ class Calibration:
         return DepthTable(
             model=spec.name,
             fingerprint=fingerprint(model.backbone),
-            solver=spec.sampler.model_dump(mode="json"),
+            solver=solver_of(spec).model_dump(mode="json"),
             schedule=spec.schedule.model_dump(mode="json"),
             guidance=spec.guidance.model_dump(mode="json"),
             steps=(low, high),

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ditzoo.specs import PolicySpec, Positive, Spec
+from ditzoo_dynamic.points import solver_of
 
 if TYPE_CHECKING:
     from ditzoo.interfaces import DepthPolicy
@@ -72,9 +73,8 @@ class DepthTable(Spec):
 
     def strange(self, model: ModelSpec) -> str | None:
         """Say in what a composition is not the one that this table was calibrated on, or return None if it is that."""
-        inner = getattr(model.sampler, "inner", model.sampler)
         for field, own, found in (
-            ("sampler.inner", self.solver, inner.model_dump(mode="json")),
+            ("sampler.inner", self.solver, solver_of(model).model_dump(mode="json")),
             ("schedule", self.schedule, model.schedule.model_dump(mode="json")),
             ("guidance", self.guidance, model.guidance.model_dump(mode="json")),
         ):
