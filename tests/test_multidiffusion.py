@@ -144,6 +144,7 @@ def test_longer_clips_are_not_remarked_on_where_the_network_sees_none(zoo):
         ({"window": [6, 8, 8, 8]}, "sampler.window=6x8x8x8 has 4 axes, and the latent 6x8x8 has 3"),
         ({"window": [6, 3]}, "sampler.window=6x3: .*patch"),
         ({"inner": WINDOWED}, "sampler.inner lays windows itself; name the solver there"),
+        ({"inner": {"kind": "early-exit", "inner": WINDOWED}}, "sampler.inner lays windows itself; name the solver there"),
         (
             {"kind": "early-exit", "inner": WINDOWED | {"inner": {"kind": "early-exit", "inner": "ddim"}}, "window": None},
             "sampler.inner is an early-exit sampler itself",

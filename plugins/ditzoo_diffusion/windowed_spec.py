@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,8 @@ class MultiDiffusionSpec(SamplerSpec):
     """
 
     kind: Literal["multidiffusion"] = "multidiffusion"
+    provides: ClassVar[frozenset[str]] = frozenset({"lays-windows"})
+
     inner: SamplerSlot
     window: tuple[Positive, ...] = Field(
         min_length=1, description="latent cells seen at once on the first axes (frames of a clip, rows, columns); the others are seen whole"
@@ -34,7 +36,7 @@ class MultiDiffusionSpec(SamplerSpec):
 
     @property
     def provides_now(self) -> frozenset[str]:
-        return self.inner.provides_now
+        return self.provides | self.inner.provides_now
 
     @property
     def requires_now(self) -> frozenset[str]:
@@ -53,7 +55,7 @@ class MultiDiffusionSpec(SamplerSpec):
             return f"sampler.window={shape(self.window)} has {len(self.window)} axes, and the latent {shape(size)} has {len(size)}"
         if problem := model.backbone.check_size(self.seen(size)):
             return f"sampler.window={shape(self.window)}: {problem}"
-        if isinstance(self.inner, MultiDiffusionSpec):
+        if "lays-windows" in self.inner.provides_now:
             return "sampler.inner lays windows itself; name the solver there, and all axes in one sampler.window"
         return self.inner.check(model.model_copy(update={"sampler": self.inner}))
 
